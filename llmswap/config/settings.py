@@ -1,0 +1,187 @@
+"""What only the shell needs to know: how to launch, how to proxy, how to listen. Frozen; a reload brings new ones."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llmswap.config.errors import ConfigIssue
+from llmswap.core.fleet import Fleet, ModelId
+
+PORT_MACRO = "${PORT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to bring one upstream up and down.
+
+    `cmd`, `cmd_stop`, `env`, `proxy` and `check_path` may still hold `${PORT}`, because the port is only settled when
+    the process is spawned: `at_port` fills it in. `${PID}` in `cmd_stop` is filled in when it runs.
+
+    Attributes:
+        cmd: Command line as written (macros expanded, comment lines removed), split by `config.command.split`.
+        cmd_stop: Runs instead of SIGTERM; empty for none.
+        env: `K=V` pairs added to the inherited environment; the last of a key wins.
+        proxy: Base URL of the upstream.
+        check_path: Path (and query) of the readiness probe; None skips probing (`checkEndpoint: none`).
+        check_host: Host header of the probe when `checkEndpoint` was a full URL; else None.
+        port: The port allocated by the config (llama-swap's order); None if `cmd` does not use `${PORT}`.
+        ready_timeout_s: From spawn to readiness (`healthCheckTimeout`).
+        stop_grace_s: From SIGTERM (or `cmdStop`) to SIGKILL (`unloadTimeout`).
+        trust_proxy: Do not insist that the listening socket belongs to our process tree (docker, remote).
+    """
+
+    model: ModelId
+    cmd: str
+    proxy: str
+    cmd_stop: str = ""
+    env: tuple[str, ...] = ()
+    check_path: str | None = "/health"
+    check_host: str | None = None
+    port: int | None = None
+    ready_timeout_s: float = 120.0
+    stop_grace_s: float = 10.0
+    trust_proxy: bool = False
+
+    def at_port(self, port: int) -> "Launch":
+        """Fill in `${PORT}` everywhere."""
+
+        def fill(text: str) -> str:
+            return text.replace(PORT_MACRO, str(port))
+
+        return replace(
+            self,
+            port=port,
+            cmd=fill(self.cmd),
+            cmd_stop=fill(self.cmd_stop),
+            env=tuple(map(fill, self.env)),
+            proxy=fill(self.proxy),
+            check_path=None if self.check_path is None else fill(self.check_path),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of one hop to an upstream, in seconds; None means no limit. Names follow llama-swap's `timeouts`."""
+
+    connect_s: float | None = 30.0
+    keepalive_s: float | None = None
+    response_header_s: float | None = None
+    tls_handshake_s: float | None = 10.0
+    expect_continue_s: float | None = 1.0
+    idle_conn_s: float | None = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    r"""How a JSON body is edited on its way to the upstream. Applied in the order strip, set, set_by_name.
+
+    Attributes:
+        strip: Paths to remove (sjson syntax: `a.b`, `a.0`, `a.-1`, `\\.` for a dot), sorted.
+        set: Path -> value, sorted by path.
+        set_by_name: Requested name -> (path -> value).
+    """
+
+    strip: tuple[str, ...] = ()
+    set: Mapping[str, Any] = field(default_factory=dict)
+    set_by_name: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.strip or self.set or self.set_by_name)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a model can do, for `/v1/models`. `inputs`/`outputs` hold text, audio, image."""
+
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    tools: bool = False
+    reranker: bool = False
+    context: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.inputs or self.outputs or self.tools or self.reranker or self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What the HTTP side needs of one model."""
+
+    id: ModelId
+    launch: Launch
+    name: str = ""
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+    unlisted: bool = False
+    use_model_name: str = ""
+    filters: Filters = field(default_factory=Filters)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    send_loading_state: bool = False
+    ignore_websockets: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    capabilities: Capabilities = field(default_factory=Capabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """Who may talk to llmswap (failures.md section 3).
+
+    Attributes:
+        api_keys: Accepted keys; empty means no key is asked for.
+        allowed_hosts: Extra host names for the Host check, beside loopback names and listened-on addresses.
+        allowed_origins: Exact origins that may make cross-origin requests.
+        trusted_proxies: Peer addresses whose X-Forwarded-* are believed.
+        forward_auth: Pass the client's Authorization, x-api-key and Cookie on to upstreams.
+        allow_control: Let `/upstream` reach engine control paths (sleep, LoRA, shutdown ...).
+    """
+
+    api_keys: tuple[str, ...] = ()
+    allow_unauthenticated: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    forward_auth: bool = False
+    allow_control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Logging keys of llama-swap.
+
+    Attributes:
+        level: debug, info, warn or error.
+        time_format: One of llama-swap's names (`rfc3339`, `kitchen` ...); empty for no time.
+        to_stdout: proxy, upstream, both or none. Decides what the combined log holds, too.
+    """
+
+    level: str = "info"
+    time_format: str = ""
+    to_stdout: str = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the shell needs, for one config generation.
+
+    Attributes:
+        ignore_paths: `/upstream` paths that never start a model, matched unanchored.
+        preload: Models to load at start, in order; aliases already resolved.
+    """
+
+    models: Mapping[ModelId, ModelSettings]
+    access: AccessSettings = field(default_factory=AccessSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    include_aliases_in_list: bool = False
+    ignore_paths: tuple[re.Pattern[str], ...] = ()
+    preload: tuple[ModelId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One config, resolved."""
+
+    fleet: Fleet
+    settings: Settings
+    warnings: tuple[ConfigIssue, ...] = ()
+

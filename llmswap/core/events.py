@@ -1,0 +1,139 @@
+"""What happened. Demand comes from outside and can be replayed; an Outcome answers a command or a deadline.
+
+The scheduler handles events one at a time; it alone decides what follows from them.
+"""
+
+from dataclasses import dataclass
+from typing import NewType
+
+from llmswap.core.fleet import Fleet, ModelId
+
+RequestId = NewType("RequestId", int)
+Generation = NewType("Generation", int)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestArrived:
+    """A client wants to be served by a model. Answered by exactly one Dispatch or Reject, unless cancelled first."""
+
+    request: RequestId
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCancelled:
+    """The client left before it was dispatched. After this the request is unknown."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequested:
+    """Make a model resident with nobody waiting for it: preload, or an operator's order."""
+
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadRequested:
+    """Stop these upstreams now, in-flight work included; whoever waits for them is refused with UNLOADED.
+
+    Attributes:
+        models: Which; empty means all.
+    """
+
+    models: tuple[ModelId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FleetReloaded:
+    """A new config. Upstreams whose fingerprint is unchanged are not touched; the others drain, then stop."""
+
+    fleet: Fleet
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Shutdown: refuse new and waiting requests, let in-flight work end, then stop everything.
+
+    Attributes:
+        deadline_s: Monotonic time after which in-flight work is no longer waited for. Sent again with a
+            time in the past it forces the end (a second signal).
+    """
+
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    """The lease of a dispatched request was closed, whatever the reason. Exactly one per Dispatch."""
+
+    request: RequestId
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamReady:
+    """A started upstream answers its readiness probe and owns its port."""
+
+    model: ModelId
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class StartFailed:
+    """A start came to nothing. Its whole process tree is gone, so its memory is free.
+
+    Attributes:
+        reason: One line for the client, without secrets: "exited with code 1 during start".
+    """
+
+    model: ModelId
+    generation: Generation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamExited:
+    """The leader of a ready upstream died by itself. The rest of its tree is being swept; UpstreamStopped follows."""
+
+    model: ModelId
+    generation: Generation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStopped:
+    """The whole process tree is gone and its memory is free. Ends a Stop, or follows UpstreamExited."""
+
+    model: ModelId
+    generation: Generation
+
+
+@dataclass(frozen=True, slots=True)
+class StopFailed:
+    """The tree could not be killed (say, a process in D state). Its memory stays reserved.
+
+    The upstream stays `stopping`, marked stuck, until UpstreamStopped comes after all.
+    """
+
+    model: ModelId
+    generation: Generation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The time of `Scheduler.next_deadline_s()` has come: idle ttl, queue timeout, backoff or drain deadline."""
+
+
+Demand = RequestArrived | RequestCancelled | LoadRequested | UnloadRequested | FleetReloaded | DrainRequested
+Outcome = (
+    RequestFinished
+    | UpstreamReady
+    | StartFailed
+    | UpstreamExited
+    | UpstreamStopped
+    | StopFailed
+    | DeadlineReached
+)
+Event = Demand | Outcome

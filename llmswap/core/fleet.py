@@ -1,0 +1,91 @@
+"""Everything that may run, and every name that leads to it. Frozen: a reload brings a new Fleet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+ModelId = NewType("ModelId", str)
+
+
+class Router(StrEnum):
+    """Which rule says who may live together."""
+
+    GROUP = "group"
+    MATRIX = "matrix"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the scheduler must know of one model.
+
+    Attributes:
+        concurrency_limit: Most requests held at once. Under `fifo`, waiting ones count (llama-swap's rule).
+        idle_ttl_s: Idle seconds after which the upstream is stopped; None means never.
+        priority: Higher goes first in the queue.
+        queue_timeout_s: Longest wait of a request before it is refused.
+        fingerprint: Digest of the whole resolved config of this model. A reload that leaves it unchanged leaves
+            the running upstream alone (invariant I17).
+    """
+
+    id: ModelId
+    concurrency_limit: int = 10
+    idle_ttl_s: float | None = None
+    priority: int = 0
+    queue_timeout_s: float = 600.0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Models under one rule. Defaults and meaning are llama-swap's.
+
+    Attributes:
+        swap: Only one member may be resident at a time.
+        exclusive: Loading a member evicts the other groups, but not the persistent ones.
+        persistent: Members are never evicted for another group.
+    """
+
+    name: str
+    members: tuple[ModelId, ...]
+    swap: bool = True
+    exclusive: bool = True
+    persistent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRules:
+    """The set expressions that say which models may live together. Parsed and validated by `matrix.py`.
+
+    Attributes:
+        vars: Short name -> model; a var hides a model id of the same name.
+        sets: Set name -> expression, in definition order (ties are broken by it).
+        evict_costs: What evicting a model costs; 1 where absent.
+    """
+
+    vars: Mapping[str, ModelId]
+    sets: Mapping[str, str]
+    evict_costs: Mapping[ModelId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Every model, every name, and the rules of living together.
+
+    Attributes:
+        models: By id, in the config's order.
+        names: Every name a client may use (ids, aliases) -> id.
+        groups: A partition of the models; the implicit group `(default)` included.
+        queue_max: Most requests waiting, over all models.
+    """
+
+    models: Mapping[ModelId, Model]
+    names: Mapping[str, ModelId]
+    groups: tuple[Group, ...] = ()
+    matrix: MatrixRules | None = None
+    router: Router = Router.GROUP
+    queue_max: int = 2000
+
+    def resolve(self, name: str) -> ModelId | None:
+        """Find the model behind a requested name; exact match, case-sensitive, no trimming."""
+        return self.names.get(name)

@@ -1,0 +1,39 @@
+"""What every handler may reach: one value, kept in the aiohttp application."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from llmswap.config.settings import Loaded, ModelSettings
+from llmswap.core.fleet import ModelId
+from llmswap.proxy.upstream import UpstreamClient
+from llmswap.runtime.gate import Gate
+from llmswap.runtime.logbook import LogBook
+from llmswap.runtime.loop import RunLoop
+
+
+@dataclass
+class Context:
+    """The parts behind the HTTP surface.
+
+    Attributes:
+        loaded: The config generation in force; replaced by a reload, so read it anew for each request.
+        metrics: Renders the Prometheus exposition: (body, content type). Telemetry's, handed in by the app.
+        reload: Re-reads the config; raises ConfigError and changes nothing if it is bad.
+    """
+
+    loaded: Loaded
+    loop: RunLoop
+    gate: Gate
+    logs: LogBook
+    upstream: UpstreamClient
+    metrics: Callable[[], tuple[bytes, str]]
+    reload: Callable[[], Awaitable[None]]
+
+    def settings_of(self, model: ModelId) -> ModelSettings:
+        """Give the HTTP-side settings of a model of the current fleet."""
+        return self.loaded.settings.models[model]
+
+
+CONTEXT: web.AppKey[Context] = web.AppKey("llmswap.context", Context)

@@ -1,0 +1,161 @@
+"""The run loop: the scheduler's only caller in production, and the only place that reads the clock for it.
+
+`post` runs to completion: the event is handled, the Step published, its commands performed, and only then the next
+event taken. There is no task and no queue to fall behind; performers must not block and must not raise.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from llmswap.core.commands import Command
+from llmswap.core.events import DeadlineReached, Event, RequestId
+from llmswap.core.snapshot import Snapshot
+from llmswap.core.step import Observer, Step
+
+log = logging.getLogger(__name__)
+
+Perform = Callable[[Any], None]
+
+
+class Decider(Protocol):
+    """What the loop needs of a scheduler."""
+
+    def handle(self, now_s: float, event: Event) -> Sequence[Command]:
+        """Take an event, return the commands that follow."""
+
+    def next_deadline_s(self) -> float | None:
+        """When to come back with DeadlineReached if nothing else happens."""
+
+    def snapshot(self) -> Snapshot:
+        """Give a frozen picture."""
+
+    def queue_position(self, request: RequestId) -> int | None:
+        """Give the 1-based place of a waiting request over the whole queue."""
+
+
+class RunLoop:
+    """Feeds events to the scheduler and commands to their performers.
+
+    Args:
+        scheduler: Decides.
+        on_fatal: Called once if the scheduler, or a performer, raises: its state can no longer be trusted. The
+            caller stops all upstreams and exits with code 70. Events posted after that are dropped.
+    """
+
+    def __init__(self, scheduler: Decider, on_fatal: Callable[[BaseException], None]) -> None:
+        self._scheduler = scheduler
+        self._on_fatal = on_fatal
+        self._performers: dict[type[Any], Perform] = {}
+        self._observers: list[Observer] = []
+        self._inbox: deque[Event] = deque()
+        self._running = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waits: list[tuple[Callable[[Snapshot], bool], asyncio.Future[None]]] = []
+        self.dead: BaseException | None = None
+
+    def performs(self, performers: Mapping[type[Any], Perform]) -> None:
+        """Say who carries out which command type."""
+        self._performers.update(performers)
+
+    def observe(self, observer: Observer) -> None:
+        """Show every later Step to the observer."""
+        self._observers.append(observer)
+
+    def post(self, event: Event) -> None:
+        """Hand in an event. Handled before this returns, unless called from within a performer or an observer."""
+        self._inbox.append(event)
+        if self._running or self.dead is not None:
+            return
+        self._running = True
+        try:
+            while self._inbox:
+                self._turn(self._inbox.popleft())
+        except Exception as error:  # noqa: BLE001  a broken scheduler is fatal, whatever broke it
+            self._die(error)
+            return
+        finally:
+            self._running = False
+        self._arm()
+        self._wake()
+
+    def _turn(self, event: Event) -> None:
+        now_s = time.monotonic()
+        commands = self._scheduler.handle(now_s, event)
+        if self._observers:
+            step = Step(now_s, event, commands)
+            for observer in tuple(self._observers):
+                self._show(observer, step)
+        for command in commands:
+            self._performers[type(command)](command)
+
+    def _show(self, observer: Observer, step: Step) -> None:
+        try:
+            observer(step)
+        except Exception:
+            self._observers.remove(observer)
+            log.exception("an observer raised and was removed: %r", observer)
+
+    def _arm(self) -> None:
+        deadline_s = self._scheduler.next_deadline_s()
+        if self._timer is not None:
+            if deadline_s is not None and self._timer.when() == deadline_s:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if deadline_s is not None:
+            self._timer = asyncio.get_running_loop().call_at(deadline_s, self._deadline)
+
+    def _deadline(self) -> None:
+        self._timer = None
+        self.post(DeadlineReached())
+
+    def _die(self, error: BaseException) -> None:
+        log.critical("the scheduler failed and can no longer be trusted", exc_info=error)
+        self.dead = error
+        self._inbox.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, future in self._waits:
+            if not future.done():
+                future.cancel()
+        self._on_fatal(error)
+
+    def snapshot(self) -> Snapshot:
+        """Give a frozen picture of the scheduler."""
+        return self._scheduler.snapshot()
+
+    def queue_position(self, request: RequestId) -> int | None:
+        """Give the 1-based place of a waiting request over the whole queue; None if it does not wait."""
+        return self._scheduler.queue_position(request)
+
+    async def wait_for(self, predicate: Callable[[Snapshot], bool], timeout_s: float) -> bool:
+        """Wait until the predicate holds after some step.
+
+        Returns:
+            False if the time ran out first.
+        """
+        if predicate(self.snapshot()):
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (predicate, future)
+        self._waits.append(entry)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            self._waits.remove(entry)
+        return True
+
+    def _wake(self) -> None:
+        if not self._waits:
+            return
+        snapshot = self.snapshot()
+        for predicate, future in self._waits:
+            if not future.done() and predicate(snapshot):
+                future.set_result(None)
