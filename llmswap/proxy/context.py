@@ -19,7 +19,7 @@ class Context:
 
     Attributes:
         loaded: The config generation in force; replaced by a reload, so read it anew for each request.
-        metrics: Renders the Prometheus exposition: (body, content type). Telemetry's, handed in by the app.
+        metrics: Renders the Prometheus exposition for an Accept header: (body, content type). Telemetry's.
         reload: Re-reads the config; raises ConfigError and changes nothing if it is bad.
     """
 
@@ -28,7 +28,7 @@ class Context:
     gate: Gate
     logs: LogBook
     upstream: UpstreamClient
-    metrics: Callable[[], tuple[bytes, str]]
+    metrics: Callable[[str], tuple[bytes, str]]
     reload: Callable[[], Awaitable[None]]
 
     def settings_of(self, model: ModelId) -> ModelSettings:
