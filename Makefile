@@ -1,0 +1,76 @@
+# Everything a developer types. Needs only Python >= 3.11, make and git; pip brings the rest into $(VENV).
+#   make demo PYTHON=python3.12 VENV=/tmp/venv
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= logical
+ARGS ?=
+
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.ready-runtime
+DEV := $(VENV)/.ready-dev
+REAL := $(VENV)/.ready-real
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lint types contracts bench real clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(DEV) ## Install llmswap and the developers' tools into $(VENV)
+
+demo: $(RUNTIME) ## Serve three simulated models and watch them being swapped (Ctrl-C ends it)
+	@$(BIN)/llmswap demo $(ARGS)
+
+test: $(DEV) ## Run the whole test suite (ARGS='-k name' narrows it down)
+	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+check: format lint types contracts test ## Format, lint, types, import contracts and tests
+
+format: $(DEV) ## Check the formatting (write it: .venv/bin/ruff format)
+	$(BIN)/ruff format --check
+
+lint: $(DEV) ## Lint
+	$(BIN)/ruff check
+
+types: $(DEV) ## Check the types
+	$(BIN)/mypy
+
+contracts: $(DEV) ## Check which room may import which
+	$(BIN)/lint-imports
+
+bench: $(DEV) ## Measure the figures the README promises (ARGS='--quick' for a short look)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
+	$(BIN)/python -m pytest -m real tests/real $(ARGS)
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps make set-up free when pyproject.toml has not changed. pip learnt --group (dependency groups) in 25.1.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "llmswap needs Python 3.11 or newer, but '$(PYTHON)' is" \
+	    "$$($(PYTHON) --version 2>&1 || true). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "== making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "making $(VENV) failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	@echo "== installing llmswap and what it runs on"
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	@echo "== installing llmswap and the developers' tools"
+	@$(PIP) install --quiet --editable . --group dev
+	@touch $@ $(RUNTIME)
+
+$(REAL): pyproject.toml $(DEV)
+	@echo "== installing what makes a tiny model for the real llama-server"
+	@$(PIP) install --quiet --group real
+	@touch $@
