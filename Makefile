@@ -7,6 +7,7 @@ JOBS ?= logical
 ARGS ?=
 
 BIN := $(VENV)/bin
+PIP_READY := $(VENV)/.ready-pip
 RUNTIME := $(VENV)/.ready-runtime
 DEV := $(VENV)/.ready-dev
 REAL := $(VENV)/.ready-real
@@ -51,21 +52,22 @@ clean: ## Remove the virtual environment and every cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps make set-up free when pyproject.toml has not changed. pip learnt --group (dependency groups) in 25.1.
-$(BIN)/python:
+$(PIP_READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "llmswap needs Python 3.11 or newer, but '$(PYTHON)' is" \
-	    "$$($(PYTHON) --version 2>&1 || true). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	    "$$($(PYTHON) --version 2>&1 | head -n 1). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "== making a virtual environment in $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "making $(VENV) failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
 
-$(RUNTIME): pyproject.toml | $(BIN)/python
+$(RUNTIME): pyproject.toml | $(PIP_READY)
 	@echo "== installing llmswap and what it runs on"
 	@$(PIP) install --quiet --editable .
 	@touch $@
 
-$(DEV): pyproject.toml | $(BIN)/python
+$(DEV): pyproject.toml | $(PIP_READY)
 	@echo "== installing llmswap and the developers' tools"
 	@$(PIP) install --quiet --editable . --group dev
 	@touch $@ $(RUNTIME)
