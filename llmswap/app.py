@@ -1,0 +1,278 @@
+"""The composition root: the one place where the parts meet, and the order in which they start and stop."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+import ssl
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmswap.config.errors import ConfigError, ConfigIssue
+from llmswap.config.load import load
+from llmswap.config.settings import Loaded
+from llmswap.core.events import DrainRequested, FleetReloaded, LoadRequested
+from llmswap.core.fleet import ModelId
+from llmswap.core.scheduler import Scheduler
+from llmswap.core.snapshot import Snapshot
+from llmswap.core.states import State
+from llmswap.proxy.context import Context
+from llmswap.proxy.routes import build_app
+from llmswap.proxy.server import Server, check_bind, serve
+from llmswap.proxy.upstream import UpstreamClient
+from llmswap.runtime.gate import Gate
+from llmswap.runtime.logbook import LogBook, install_proxy_log
+from llmswap.runtime.loop import RunLoop
+from llmswap.runtime.supervisor import Supervisor
+from llmswap.runtime.watch import stamp, watch
+from llmswap.telemetry.logs import StepLog
+from llmswap.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+DRAIN_LIMIT_S = 30.0
+STOP_MARGIN_S = 5.0  # after the drain deadline everything is killed; this is for the kernel to do it
+PRELOAD_MARGIN_S = 60.0  # beyond a model's own readiness limit, for those it has to evict
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_FATAL = 70  # the scheduler broke: fail-stop
+EXIT_REFUSED = 78  # refused to listen unprotected
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line decides.
+
+    Attributes:
+        listen: `host:port`; port 0 lets the system choose; an empty host means all interfaces.
+        state_dir: Where upstream pids are remembered, for the next life; None for the default place.
+    """
+
+    config: Path | None = None
+    config_dir: Path | None = None
+    listen: str = "127.0.0.1:8080"
+    watch_config: bool = False
+    tls: ssl.SSLContext | None = None
+    allow_unauthenticated: bool = False
+    state_dir: Path | None = None
+
+
+class App:
+    """One running llmswap.
+
+    Args:
+        read_config: Reads the config anew, for the start and for each reload; raises ConfigError.
+    """
+
+    def __init__(self, options: Options, read_config: Callable[[], Loaded]) -> None:
+        self._options = options
+        self._read_config = read_config
+        loaded = self._admit(read_config())
+        self.exit_code = EXIT_OK
+        self.stopping = asyncio.Event()
+        self._reload_lock = asyncio.Lock()
+        self._reload_wanted = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: Server | None = None
+
+        logs = LogBook(loaded.settings.log)
+        install_proxy_log(logs)
+        self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
+        self._supervisor = Supervisor(
+            {model.id: model.launch for model in loaded.settings.models.values()},
+            self.loop.post,
+            logs,
+            instance=uuid.uuid4().hex,
+            state_dir=_state_dir(options),
+        )
+        self.loop.performs(self._supervisor.performers())
+        gate = Gate(self.loop, self._supervisor.base_url)
+        self._metrics = Metrics(loaded.fleet, self.loop.snapshot)
+        self.loop.observe(self._metrics)
+        self.loop.observe(StepLog())
+        self.context = Context(
+            loaded=loaded,
+            loop=self.loop,
+            gate=gate,
+            logs=logs,
+            upstream=UpstreamClient(),
+            metrics=self._metrics.render,
+            reload=self.reload,
+        )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Base URLs it listens on."""
+        assert self._server is not None, "not started"
+        return self._server.addresses
+
+    def _admit(self, loaded: Loaded) -> Loaded:
+        """Apply the command line, and refuse a config that would leave the listener unprotected."""
+        if self._options.allow_unauthenticated:
+            access = replace(loaded.settings.access, allow_unauthenticated=True)
+            loaded = replace(loaded, settings=replace(loaded.settings, access=access))
+        check_bind(self._options.listen, loaded.settings.access)
+        return loaded
+
+    async def start(self) -> None:
+        """Listen and begin to preload.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        for warning in self.context.loaded.warnings:
+            log.warning("%s", warning)
+        await self._supervisor.reclaim_orphans()
+        self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
+        for address in self.addresses:
+            log.info("listening on %s", address)
+        self._spawn(self._preload())
+        if self._options.watch_config:
+            config, config_dir = self._options.config, self._options.config_dir
+            self._spawn(watch(lambda: stamp(config, config_dir), self.reload_logged))
+
+    def _spawn(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> None:  # type: ignore[name-defined]
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _preload(self) -> None:
+        """Load the configured models one after the other."""
+        preload = self.context.loaded.settings.preload
+        for number, model in enumerate(preload, 1):
+            log.info("preload %d/%d: %s", number, len(preload), model)
+            limit_s = self.context.settings_of(model).launch.ready_timeout_s + PRELOAD_MARGIN_S
+            self.loop.post(LoadRequested(model))
+            settled = await self.loop.wait_for(lambda now, model=model: _settled(now, model), limit_s)
+            if not settled or self.loop.snapshot().upstreams[model].state is not State.READY:
+                log.warning("preload of %s did not bring it up", model)
+
+    async def reload(self) -> None:
+        """Read the config anew and apply it; several calls at once end in one reload of the latest files.
+
+        Raises:
+            ConfigError: It is bad; the old one stays in force, untouched.
+        """
+        self._reload_wanted = True
+        async with self._reload_lock:
+            if not self._reload_wanted or self.stopping.is_set():
+                return  # the reload that held the lock has read the files after this call
+            self._reload_wanted = False
+            try:
+                loaded = self._admit(await asyncio.to_thread(self._read_config))
+                self._refuse_empty(loaded)
+            except ConfigError:
+                self._metrics.config_rejected()
+                raise
+            self._apply(loaded)
+
+    def _refuse_empty(self, loaded: Loaded) -> None:
+        """Refuse a config without models while one with models is in force: most likely a half-written file."""
+        if self.context.loaded.fleet.models and not loaded.fleet.models:
+            name = str(self._options.config or self._options.config_dir)
+            message = "the new config defines no models; the old one stays in force"
+            raise ConfigError([ConfigIssue(name, 0, 0, "models", message)])
+
+    def _apply(self, loaded: Loaded) -> None:
+        """Put a good config in force: no await in here, so that no request sees half of it."""
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+        self._supervisor.configure({model.id: model.launch for model in loaded.settings.models.values()})
+        self.context.logs.configure(loaded.settings.log)
+        self.context.loaded = loaded
+        self._metrics.configured(loaded.fleet)
+        self.loop.post(FleetReloaded(loaded.fleet))
+
+    async def reload_logged(self) -> None:
+        """Reload; a bad config is logged and changes nothing."""
+        try:
+            await self.reload()
+        except ConfigError as error:
+            for issue in error.issues:
+                log.error("reload refused: %s", issue)
+
+    def request_reload(self) -> None:
+        """Reload in the background (SIGHUP)."""
+        if not self.stopping.is_set():
+            self._spawn(self.reload_logged())
+
+    def request_stop(self) -> None:
+        """Begin to drain; asked a second time, end at once (SIGTERM, SIGINT)."""
+        if self.stopping.is_set():
+            log.warning("second signal: ending now")
+            self.exit_code = EXIT_FAILED
+            self.loop.post(DrainRequested(time.monotonic()))
+        self.stopping.set()
+
+    def _fatal(self, error: BaseException) -> None:
+        del error  # logged by the run loop
+        self.exit_code = EXIT_FATAL
+        self.stopping.set()
+
+    async def stop(self) -> None:
+        """Drain, stop every upstream, close everything. Bounded by the drain limit and a margin."""
+        self.stopping.set()
+        if self.loop.dead is None:
+            self.loop.post(DrainRequested(time.monotonic() + DRAIN_LIMIT_S))
+            await self.loop.wait_for(_all_down, DRAIN_LIMIT_S + STOP_MARGIN_S)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._supervisor.close()
+        if self._server is not None:
+            await self._server.close(STOP_MARGIN_S)
+        await self.context.upstream.close()
+
+    async def run(self) -> int:
+        """Start, serve until told to stop, stop. Returns the exit code."""
+        event_loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            event_loop.add_signal_handler(number, self.request_stop)
+        event_loop.add_signal_handler(signal.SIGHUP, self.request_reload)
+        try:
+            await self.start()
+            await self.stopping.wait()
+        finally:
+            await self.stop()
+        return self.exit_code
+
+
+@asynccontextmanager
+async def running_app(options: Options, read_config: Callable[[], Loaded]) -> AsyncIterator[App]:
+    """Run llmswap inside another program (the demo, tests), for as long as the block lasts."""
+    app = App(options, read_config)
+    try:
+        await app.start()
+        yield app
+    finally:
+        await app.stop()
+
+
+def reader(options: Options) -> Callable[[], Loaded]:
+    """Give the function that reads the options' config files."""
+    return lambda: load(options.config, options.config_dir, os.environ)
+
+
+def _settled(snapshot: Snapshot, model: ModelId) -> bool:
+    view = snapshot.upstreams.get(model)
+    return view is None or view.state in {State.READY, State.FAILED, State.SHUTDOWN}
+
+
+def _all_down(snapshot: Snapshot) -> bool:
+    return all(view.state is State.SHUTDOWN for view in snapshot.upstreams.values())
+
+
+def _state_dir(options: Options) -> Path:
+    """Give the place of this config's pid files, so that two llmswaps with different configs never meet."""
+    if options.state_dir is not None:
+        return options.state_dir
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    sources = "\0".join(str(path.absolute()) for path in (options.config, options.config_dir) if path is not None)
+    return Path(base) / "llmswap" / hashlib.sha256(f"{sources}\0{options.listen}".encode()).hexdigest()[:16]
