@@ -37,3 +37,7 @@ class Context:
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("llmswap.context", Context)
+
+# Set by the door (door.py) on every request before its handler runs.
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("llmswap.request_id", str)
+IS_ADMIN: web.RequestKey[bool] = web.RequestKey("llmswap.is_admin", bool)
