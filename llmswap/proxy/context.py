@@ -1,12 +1,14 @@
 """What every handler may reach: one value, kept in the aiohttp application."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from llmswap.config.settings import Loaded, ModelSettings
 from llmswap.core.fleet import ModelId
+from llmswap.proxy.bodies import BodyLimits
+from llmswap.proxy.inflight import InFlight
 from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.gate import Gate
 from llmswap.runtime.logbook import LogBook
@@ -21,6 +23,7 @@ class Context:
         loaded: The config generation in force; replaced by a reload, so read it anew for each request.
         metrics: Renders the Prometheus exposition for an Accept header: (body, content type). Telemetry's.
         reload: Re-reads the config; raises ConfigError and changes nothing if it is bad.
+        in_flight: The requests inside, so that one can be cancelled by its number.
     """
 
     loaded: Loaded
@@ -30,6 +33,8 @@ class Context:
     upstream: UpstreamClient
     metrics: Callable[[str], tuple[bytes, str]]
     reload: Callable[[], Awaitable[None]]
+    limits: BodyLimits = field(default_factory=BodyLimits)
+    in_flight: InFlight = field(default_factory=InFlight)
 
     def settings_of(self, model: ModelId) -> ModelSettings:
         """Give the HTTP-side settings of a model of the current fleet."""
@@ -37,7 +42,3 @@ class Context:
 
 
 CONTEXT: web.AppKey[Context] = web.AppKey("llmswap.context", Context)
-
-# Set by the door (door.py) on every request before its handler runs.
-REQUEST_ID: web.RequestKey[str] = web.RequestKey("llmswap.request_id", str)
-IS_ADMIN: web.RequestKey[bool] = web.RequestKey("llmswap.is_admin", bool)

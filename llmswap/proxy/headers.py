@@ -1,0 +1,73 @@
+"""What of a request's head goes to the upstream, and what is added. Knows no body and no route."""
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from llmswap.config.settings import AccessSettings
+from llmswap.proxy.errors import RequestError
+from llmswap.proxy.origin import is_trusted
+from llmswap.proxy.request_keys import REQUEST_ID
+
+# They describe this connection and this framing, not the request; the next hop gets its own.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+# What proves who the client is to us is none of the upstream's business.
+CREDENTIALS = frozenset({"authorization", "x-api-key", "cookie"})
+
+_FORWARDING = frozenset({"forwarded", "x-real-ip", "x-request-id"})
+
+
+def to_upstream(request: web.BaseRequest, access: AccessSettings) -> CIMultiDict[str]:
+    """Give the end-to-end headers of a request, with our own forwarding headers.
+
+    `Host` stays the client's (llama-swap's rule for local upstreams); `Accept-Encoding` is passed on as it is.
+
+    Raises:
+        RequestError: 400, a header name holds an underscore. Servers that fold `_` into `-` would take it for
+            another header, past every rule made here.
+    """
+    dropped = _named_by_connection(request) | (frozenset() if access.forward_auth else CREDENTIALS)
+    trusted = is_trusted(request.remote or "", access.trusted_proxies)
+    out: CIMultiDict[str] = CIMultiDict()
+    for name, value in request.headers.items():
+        low = name.lower()
+        if "_" in low:
+            raise RequestError(400, f"header name {name[:64]!r} holds an underscore; use a hyphen", "invalid_header")
+        if low in HOP_BY_HOP or low in dropped or low.startswith("proxy-"):
+            continue
+        if low in _FORWARDING or low.startswith("x-forwarded-"):
+            continue
+        out.add(name, value)
+    _add_forwarding(request, out, trusted=trusted)
+    out["X-Request-Id"] = request[REQUEST_ID]
+    return out
+
+
+def _named_by_connection(request: web.BaseRequest) -> frozenset[str]:
+    lines = request.headers.getall("Connection", ())
+    return frozenset(token.strip().lower() for line in lines for token in line.split(",")) - {"host"}
+
+
+def _add_forwarding(request: web.BaseRequest, out: CIMultiDict[str], *, trusted: bool) -> None:
+    peer = request.remote or ""
+    theirs = request.headers.getall("X-Forwarded-For", ()) if trusted else ()
+    out["X-Forwarded-For"] = ", ".join((*theirs, peer)) if peer else ", ".join(theirs)
+    own = {"X-Forwarded-Proto": request.scheme, "X-Forwarded-Host": request.headers.get("Host", "")}
+    for name, value in own.items():
+        said = (request.headers.get(name) if trusted else None) or value
+        if said:
+            out[name] = said

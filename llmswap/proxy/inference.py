@@ -1,0 +1,167 @@
+"""One model request, top to bottom: read it, find its model, wait at the gate, send it on, give the lease back."""
+
+import asyncio
+import math
+from contextlib import closing
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from llmswap.config.settings import ModelSettings
+from llmswap.core.commands import Reject, RejectReason
+from llmswap.core.fleet import ModelId
+from llmswap.proxy import bodies, dialects, filters, headers, multipart, targets
+from llmswap.proxy.context import CONTEXT, Context
+from llmswap.proxy.dialects import Ask
+from llmswap.proxy.errors import RequestError
+from llmswap.proxy.loading import LoadingStream, shows_loading
+from llmswap.proxy.request_keys import IS_ADMIN
+from llmswap.proxy.upstream import Delivery, Outgoing
+from llmswap.runtime.gate import Lease, Refused, Ticket
+
+TAIL_LINES = 20  # of a failed upstream's log, for the operator
+_SHOWN = 200  # characters of a client's model name in an error
+
+_STATUS = {
+    RejectReason.OVER_LIMIT: 429,
+    RejectReason.QUEUE_FULL: 503,
+    RejectReason.QUEUE_TIMEOUT: 503,
+    RejectReason.DRAINING: 503,
+    RejectReason.UPSTREAM_FAILED: 502,
+    RejectReason.BACKOFF: 503,
+    RejectReason.STUCK: 503,
+    RejectReason.UNLOADED: 503,
+    RejectReason.MODEL_REMOVED: 404,
+}
+_CODE = {
+    RejectReason.OVER_LIMIT: "concurrency_limit",
+    RejectReason.UPSTREAM_FAILED: "start_failed",
+    RejectReason.MODEL_REMOVED: "model_not_found",
+}
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way to a model.
+
+    Attributes:
+        ask: What it asks for; its model as the client wrote it.
+    """
+
+    request: web.Request
+    settings: ModelSettings
+    ask: Ask
+    outgoing: Outgoing
+
+
+async def infer(request: web.Request) -> web.StreamResponse:
+    """Serve a POST that names its model in the body."""
+    context = request.app[CONTEXT]
+    head = headers.to_upstream(request, context.loaded.settings.access)
+    target = targets.of_route(request)
+    bodies.refuse_encoded(request)
+    content_type = request.headers.get("Content-Type", "").lower()
+    if "multipart/form-data" in content_type:
+        with closing(bodies.Spool()) as spool:
+            upload = await multipart.receive(request, context.limits, spool)
+            settings = find_model(context, upload.ask.model)
+            pieces, size = upload.pieces(settings.use_model_name or None)
+            outgoing = Outgoing(request.method, target, head, spool.stream(pieces), size)
+            return await serve(context, Call(request, settings, upload.ask, outgoing))
+    body = await bodies.read(request, context.limits)
+    ask = _find_ask(request, content_type, body)
+    settings = find_model(context, ask.model)
+    if "application/json" in content_type:
+        body = filters.apply(body, settings, ask.model)
+    return await serve(context, Call(request, settings, ask, Outgoing(request.method, target, head, body)))
+
+
+async def infer_by_query(request: web.Request) -> web.StreamResponse:
+    """Serve a GET that names its model in the query."""
+    context = request.app[CONTEXT]
+    head = headers.to_upstream(request, context.loaded.settings.access)
+    ask = Ask(request.query.get("model", ""))
+    settings = find_model(context, ask.model)
+    outgoing = Outgoing(request.method, targets.of_route(request), head)
+    return await serve(context, Call(request, settings, ask, outgoing))
+
+
+def _find_ask(request: web.Request, content_type: str, body: bytes) -> Ask:
+    """Find the model in a body that is no multipart form: JSON whatever its type says, else an urlencoded form."""
+    if "application/json" in content_type:
+        return dialects.read_json(body)
+    if dialects.looks_like_json(body):
+        ask = dialects.read_json(body)
+        return ask if ask.model else Ask(request.query.get("model", ""), ask.stream)
+    ask = dialects.read_form(body, request.query)
+    if not ask.model and content_type and "application/x-www-form-urlencoded" not in content_type:
+        raise RequestError(415, "send JSON (Content-Type: application/json) or a form that names its `model`")
+    return ask
+
+
+def find_model(context: Context, name: str) -> ModelSettings:
+    """Find the model behind the name a client gave.
+
+    Raises:
+        RequestError: 404.
+    """
+    if not name:
+        raise RequestError(404, "no model id could be identified; name one in `model`")
+    model = context.loaded.fleet.resolve(name)
+    if model is None:
+        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+        raise RequestError(404, f"no model {shown!r}; GET /v1/models lists those there are", "model_not_found")
+    return context.settings_of(model)
+
+
+async def serve(context: Context, call: Call) -> web.StreamResponse:
+    """Wait for the model's upstream and send the call there; whatever happens, its place is given back.
+
+    Raises:
+        RequestError: Refused, failed or cancelled before anything was sent to the client.
+        ConnectionResetError: After that; the client's connection is to be aborted.
+    """
+    delivery = Delivery()
+    loading = LoadingStream(call.request, call.ask.model)
+    try:
+        async with asyncio.timeout(None) as scope:
+            with context.gate.enter(call.settings.id) as ticket, context.in_flight.listed(ticket.request, scope):
+                lease = await _lease(context, call, ticket, loading)
+                return await context.upstream.forward(
+                    call.request, call.outgoing, lease.base_url, call.settings.timeouts, delivery, into=loading.response
+                )
+    except RequestError as error:
+        if loading.response is None:
+            raise
+        return await loading.fail(error)
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        cancelled = RequestError(503, "cancelled by an operator", "cancelled")
+        if delivery.status:
+            raise ConnectionResetError(cancelled.message) from None
+        if loading.response is None:
+            raise cancelled from None
+        return await loading.fail(cancelled)
+
+
+async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingStream) -> Lease:
+    try:
+        if ticket.waiting and shows_loading(context.loop, call.request, call.settings, call.ask):
+            return await loading.wait(context.loop, ticket)
+        return await ticket.lease()
+    except Refused as refused:
+        raise refusal(context, call.request, ticket.model, refused.reject) from None
+
+
+def refusal(context: Context, request: web.Request, model: ModelId, reject: Reject) -> RequestError:
+    """Say to a client why it was not served."""
+    message = "Too many requests" if reject.reason is RejectReason.OVER_LIMIT else reject.detail
+    if reject.reason is RejectReason.UPSTREAM_FAILED and request.get(IS_ADMIN, False):
+        tail = context.logs.tail_lines(model, TAIL_LINES)
+        message = "\n".join((message, "last log lines:", *tail)) if tail else message
+    retry_after_s = reject.retry_after_s
+    if reject.reason is RejectReason.OVER_LIMIT:
+        retry_after_s = retry_after_s or 1.0
+    extra = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
+    return RequestError(_STATUS[reject.reason], message, _CODE.get(reject.reason), extra)
