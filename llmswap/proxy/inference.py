@@ -4,6 +4,7 @@ import asyncio
 import math
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 
@@ -12,7 +13,7 @@ from llmswap.core.commands import Reject, RejectReason
 from llmswap.core.fleet import ModelId
 from llmswap.proxy import bodies, dialects, filters, headers, multipart, targets
 from llmswap.proxy.context import CONTEXT, Context
-from llmswap.proxy.dialects import Ask
+from llmswap.proxy.dialects import Ask, Dialect
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.loading import LoadingStream, shows_loading
 from llmswap.proxy.request_keys import IS_ADMIN
@@ -128,7 +129,13 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
             with context.gate.enter(call.settings.id) as ticket, context.in_flight.listed(ticket.request, scope):
                 lease = await _lease(context, call, ticket, loading)
                 return await context.upstream.forward(
-                    call.request, call.outgoing, lease.base_url, call.settings.timeouts, delivery, into=loading.response
+                    call.request,
+                    call.outgoing,
+                    lease.base_url,
+                    call.settings.timeouts,
+                    delivery,
+                    into=loading.response,
+                    sse_error=partial(_upstream_failed, dialects.dialect_of(call.outgoing.target)),
                 )
     except RequestError as error:
         if loading.response is None:
@@ -143,6 +150,10 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
         if loading.response is None:
             raise cancelled from None
         return await loading.fail(cancelled)
+
+
+def _upstream_failed(dialect: Dialect, message: str) -> bytes:
+    return dialects.sse_error(dialect, 502, message, "upstream_failed")
 
 
 async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingStream) -> Lease:

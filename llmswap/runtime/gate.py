@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from llmswap.core.commands import Dispatch, Reject
 from llmswap.core.events import Generation, RequestArrived, RequestCancelled, RequestFinished, RequestId
 from llmswap.core.fleet import ModelId
+from llmswap.core.states import State
 from llmswap.runtime.loop import RunLoop
 
 
@@ -118,6 +119,14 @@ class Gate:
                 self._loop.post(RequestFinished(ticket.request))
             elif ticket.waiting:
                 self._loop.post(RequestCancelled(ticket.request))
+
+    def ready_url(self, model: ModelId) -> str | None:
+        """Give the address of a model that is ready at this moment, with no lease; None if it is not.
+
+        For what deliberately counts for nothing: the upstream may be stopped under it at any time.
+        """
+        view = self._loop.snapshot().upstreams.get(model)
+        return self._base_url(model, view.generation) if view and view.state is State.READY else None
 
     def _dispatch(self, command: Dispatch) -> None:
         ticket = self._tickets[command.request]
