@@ -128,12 +128,6 @@ class DeadlineReached:
 
 Demand = RequestArrived | RequestCancelled | LoadRequested | UnloadRequested | FleetReloaded | DrainRequested
 Outcome = (
-    RequestFinished
-    | UpstreamReady
-    | StartFailed
-    | UpstreamExited
-    | UpstreamStopped
-    | StopFailed
-    | DeadlineReached
+    RequestFinished | UpstreamReady | StartFailed | UpstreamExited | UpstreamStopped | StopFailed | DeadlineReached
 )
 Event = Demand | Outcome

@@ -228,7 +228,7 @@ class Matrix:
         if problems:
             raise MatrixError("; ".join(problems))
         self._bits = {model: 1 << index for index, model in enumerate(models)}
-        self._names: dict[str, int] = {**self._bits}
+        self._names = {str(model): bit for model, bit in self._bits.items()}
         self._names.update({var: self._bits[model] for var, model in rules.vars.items()})
         self._costs = rules.evict_costs
         parsed = {name: parse(text) for name, text in rules.sets.items()}

@@ -1,0 +1,241 @@
+"""The scheduler's memory: who exists, who waits, who is served, which swaps are on, what is due when.
+
+Books only: every method keeps them consistent, none decides who is served, started or stopped.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+from llmswap.core import refusals
+from llmswap.core.commands import Command, Reject
+from llmswap.core.events import Generation, RequestId
+from llmswap.core.eviction import rules_of
+from llmswap.core.fleet import Fleet, ModelId
+from llmswap.core.queueing import Waiter, position
+from llmswap.core.snapshot import Snapshot
+from llmswap.core.swaps import Swap
+from llmswap.core.upstreams import Upstream
+
+
+class Books:
+    """Everything the scheduler remembers.
+
+    Attributes:
+        now_s: The time of the event being handled.
+        upstreams: Every model of the fleet, and removed ones that still hold memory.
+        swaps: By target.
+        waiting: Where each waiting request stands in line.
+        leases: What each dispatched request runs on.
+        wanted: Every model that somebody waits for.
+        touched: Models whose own books changed in this step: the drain must look at them.
+        everyone: Memory changed hands: the drain must look at all who are wanted.
+        drain_by_s: The deadline of the shutdown; None unless one has begun. It is final.
+        commands: What this step has decided so far.
+    """
+
+    def __init__(self, fleet: Fleet, now_s: float) -> None:
+        self.now_s = now_s
+        self.fleet = fleet
+        self.rules = rules_of(fleet, {})
+        self.upstreams = {model.id: Upstream(model, now_s) for model in fleet.models.values()}
+        self.swaps: dict[ModelId, Swap] = {}
+        self.waiting: dict[RequestId, Upstream] = {}
+        self.leases: dict[RequestId, tuple[Upstream, Generation]] = {}
+        self.wanted: dict[ModelId, Upstream] = {}
+        self.touched: dict[ModelId, Upstream] = {}
+        self.everyone = False
+        self.drain_by_s: float | None = None
+        self.commands: list[Command] = []
+        self._turns = itertools.count()
+        # One numbering for all models: a model that is removed and comes back cannot meet its old numbers.
+        self._generations = itertools.count(1)
+        self._alarms: list[tuple[float, int, Upstream]] = []
+        self._alarm_ids = itertools.count()
+        self._evictions: dict[ModelId, tuple[Upstream, ...]] = {}  # valid until somebody moves in or out
+
+    # Notes to the drain ----------------------------------------------------------------------------------------------
+
+    def touch(self, up: Upstream) -> None:
+        """Note that a model's own books changed."""
+        self.touched[up.id] = up
+
+    def moved(self) -> None:
+        """Note that memory changed hands, or a swap ended: anybody's chances may be different now."""
+        self._evictions.clear()
+        self.everyone = True
+
+    # Lines -----------------------------------------------------------------------------------------------------------
+
+    def join(self, request: RequestId, up: Upstream) -> None:
+        """Put a request in line."""
+        up.line.join(request, Waiter(self.now_s, next(self._turns)))
+        self.waiting[request] = up
+        self.wanted[up.id] = up
+        self.touch(up)
+
+    def wish(self, up: Upstream) -> None:
+        """Note that the model shall be resident with no client waiting."""
+        up.load = Waiter(self.now_s, next(self._turns))
+        self.wanted[up.id] = up
+        self.touch(up)
+
+    def pop(self, up: Upstream) -> RequestId:
+        """Take the first of a line out."""
+        request = up.line.pop()
+        del self.waiting[request]
+        return request
+
+    def cancel(self, request: RequestId) -> None:
+        """Forget a request if it waits."""
+        up = self.waiting.pop(request, None)
+        if up is not None:
+            up.line.leave(request)
+            self.touch(up)
+
+    def send_away(self, up: Upstream, refusal: Callable[[RequestId], Reject]) -> None:
+        """Refuse all who wait for a model, and forget the wish to load it."""
+        while up.line:
+            self.commands.append(refusal(self.pop(up)))
+        up.load = None
+        self.settle(up)
+        self.touch(up)
+
+    def expire(self, up: Upstream) -> None:
+        """Refuse who has waited too long for a model."""
+        timeout_s = up.model.queue_timeout_s
+        while (first := up.line.first) is not None and first.arrived_s + timeout_s <= self.now_s:
+            self.commands.append(refusals.queue_timeout(self.pop(up), up))
+        if up.load is not None and up.load.arrived_s + timeout_s <= self.now_s:
+            up.load = None
+
+    def settle(self, up: Upstream) -> None:
+        """Note that nobody wants a model any more, if so. A start that was ordered goes on; a swap before that ends."""
+        if up.wanted:
+            return
+        self.wanted.pop(up.id, None)
+        swap = self.swaps.get(up.id)
+        if swap is not None and not swap.begun:
+            self.end_swap(up)
+
+    # Swaps -----------------------------------------------------------------------------------------------------------
+
+    def add_swap(self, swap: Swap) -> None:
+        """Note a swap. It can only lessen the chances of others."""
+        self.swaps[swap.target] = swap
+        self._evictions.clear()
+
+    def end_swap(self, up: Upstream) -> None:
+        """Forget the swap to a model, if there is one."""
+        if self.swaps.pop(up.id, None) is not None:
+            self.moved()
+
+    def evictions(self, up: Upstream) -> tuple[Upstream, ...]:
+        """Name who must go before a model is served, by the fleet's rules."""
+        evict = self._evictions.get(up.id)
+        if evict is None:
+            swaps = self.swaps
+            running = [o.id for o in self.upstreams.values() if o is not up and (o.holding or o.id in swaps)]
+            chosen = self.rules.evictions(up.id, running, ready=up.admits)
+            evict = self._evictions[up.id] = tuple(self.upstreams[model] for model in chosen)
+        return evict
+
+    def next_generation(self) -> Generation:
+        """Number a new life."""
+        return Generation(next(self._generations))
+
+    # Outcomes --------------------------------------------------------------------------------------------------------
+
+    def alive(self, model: ModelId, generation: Generation) -> Upstream | None:
+        """Find the upstream that an outcome speaks of; None if that life is over: the outcome is stale."""
+        up = self.upstreams.get(model)
+        return up if up is not None and up.generation == generation and up.holding else None
+
+    def gone(self, up: Upstream) -> None:
+        """Note that an upstream's memory is free."""
+        up.gone(self.now_s)
+        for swap in self.swaps.values():
+            swap.pending.discard(up.id)
+        if up.removed:
+            del self.upstreams[up.id]
+        self.touch(up)
+        self.moved()
+
+    # Reload ----------------------------------------------------------------------------------------------------------
+
+    def reload(self, fleet: Fleet) -> None:
+        """Take over a new fleet. Who is unchanged keeps all; who changed or went retires."""
+        leftovers: dict[ModelId, str] = {}
+        upstreams: dict[ModelId, Upstream] = {}
+        for model in fleet.models.values():
+            up = self.upstreams.get(model.id)
+            if up is None:
+                up = Upstream(model, self.now_s)
+            elif up.model.fingerprint != model.fingerprint:
+                up.pardon(self.now_s)
+            up.model, up.removed = model, False
+            upstreams[model.id] = up
+            self.touch(up)
+        for up in self.upstreams.values():
+            if up.id in upstreams:
+                continue
+            self._remove(up)
+            if up.holding:
+                upstreams[up.id] = up
+                leftovers[up.id] = self.rules.group_name(up.id)
+        self.fleet, self.rules, self.upstreams = fleet, rules_of(fleet, leftovers), upstreams
+        # Swaps not begun were decided under the old rules: forget them, the drain decides anew.
+        self.swaps = {target: swap for target, swap in self.swaps.items() if swap.begun}
+        self.moved()
+
+    def _remove(self, up: Upstream) -> None:
+        up.removed = True
+        self.send_away(up, lambda request: refusals.model_removed(request, up.id))
+
+    # Time ------------------------------------------------------------------------------------------------------------
+
+    def arm(self, up: Upstream) -> None:
+        """Set a model's alarm to when something about it falls due.
+
+        At most one alarm per model counts. One that rings too early is set again, so that a hot model does not leave
+        an alarm behind for each request.
+        """
+        due_s = up.due_s()
+        if due_s is not None and (up.alarm_s is None or due_s < up.alarm_s):
+            up.alarm_s = due_s
+            heapq.heappush(self._alarms, (due_s, next(self._alarm_ids), up))
+
+    def ring(self) -> None:
+        """Touch every model whose alarm is due."""
+        while self._alarms and self._alarms[0][0] <= self.now_s:
+            due_s, _, up = heapq.heappop(self._alarms)
+            if up.alarm_s == due_s and self.upstreams.get(up.id) is up:  # else it was overtaken, or the model went
+                up.alarm_s = None
+                self.touch(up)
+
+    def next_alarm_s(self) -> float | None:
+        """When the next alarm rings."""
+        return self._alarms[0][0] if self._alarms else None
+
+    def drain_left_s(self) -> float:
+        """Give the time left of a shutdown."""
+        assert self.drain_by_s is not None, "no shutdown has begun"
+        return self.drain_by_s - self.now_s
+
+    # Pictures --------------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Give a frozen picture."""
+        return Snapshot(
+            upstreams={up.id: up.view(self.now_s) for up in self.upstreams.values()},
+            swaps=tuple(swap.view() for swap in self.swaps.values()),
+            draining=self.drain_by_s is not None,
+        )
+
+    def queue_position(self, request: RequestId) -> int | None:
+        """Give the 1-based place of a request that waits and whose model is not on its way yet."""
+        up = self.waiting.get(request)
+        if up is None or up.id in self.swaps:
+            return None
+        others = (other for other in self.wanted.values() if other is not up and other.id not in self.swaps)
+        return position(request, up, others)

@@ -1,0 +1,165 @@
+"""What is known of one model's upstream. Books and their sums; nothing here decides or sends a command."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+from llmswap.core.events import Generation
+from llmswap.core.fleet import Model, ModelId
+from llmswap.core.queueing import Line, Waiter
+from llmswap.core.snapshot import UpstreamView
+from llmswap.core.states import HOLDING, State, move
+
+FIRST_BACKOFF_S = 1.0
+LONGEST_BACKOFF_S = 60.0
+UNBORN = Generation(0)
+
+
+@dataclass(slots=True, eq=False)
+class Upstream:
+    """The books of one model.
+
+    Attributes:
+        since_s: When `state` was entered.
+        fingerprint: Of the config that the current generation runs with.
+        in_flight: Dispatched to the current generation and not finished.
+        load: The wish to have it resident with no client waiting.
+        idle_since_s: When it was last ready with nothing in flight; None if it is not.
+        failed_starts: In a row.
+        dismissed: An operator ordered it to stop, busy or not.
+        removed: The fleet no longer has the model; the books close when the upstream is gone.
+        forced: A stop without grace was ordered.
+        alarm_s: When the scheduler will look at it again by itself, at the latest.
+    """
+
+    model: Model
+    since_s: float
+    state: State = State.STOPPED
+    generation: Generation = UNBORN
+    fingerprint: str = ""
+    line: Line = field(default_factory=Line)
+    load: Waiter | None = None
+    in_flight: int = 0
+    idle_since_s: float | None = None
+    failure: str | None = None
+    failed_starts: int = 0
+    retry_at_s: float | None = None
+    stuck: bool = False
+    dismissed: bool = False
+    removed: bool = False
+    forced: bool = False
+    alarm_s: float | None = None
+
+    @property
+    def id(self) -> ModelId:
+        """The model's id."""
+        return self.model.id
+
+    @property
+    def priority(self) -> int:
+        """The model's priority."""
+        return self.model.priority
+
+    @property
+    def holding(self) -> bool:
+        """Whether it holds, or may hold, memory."""
+        return self.state in HOLDING
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        return bool(self.line) or self.load is not None
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Its place among the models that are wanted; the smallest goes first."""
+        oldest = min(waiter.turn for waiter in (self.line.first, self.load) if waiter is not None)
+        return -self.model.priority, oldest
+
+    @property
+    def retiring(self) -> bool:
+        """Whether its config changed, or went, under it: nobody is admitted any more, it stops when idle."""
+        return self.holding and (self.removed or self.fingerprint != self.model.fingerprint)
+
+    @property
+    def admits(self) -> bool:
+        """Whether requests may be dispatched to it."""
+        return self.state is State.READY and not self.retiring
+
+    def enter(self, state: State, now_s: float) -> None:
+        """Change the state, if the table allows it."""
+        self.state = move(self.state, state)
+        self.since_s = now_s
+        self.idle_since_s = now_s if state is State.READY else None
+
+    def begin(self, generation: Generation, now_s: float) -> None:
+        """Begin a new life."""
+        assert generation > self.generation, f"{self.id}: generation {generation} after {self.generation}"
+        self.enter(State.STARTING, now_s)
+        self.generation = generation
+        self.fingerprint = self.model.fingerprint
+        self.in_flight = 0
+
+    def gone(self, now_s: float) -> None:
+        """Note that the process tree is gone and its memory free."""
+        self.enter(State.STOPPED, now_s)
+        self.in_flight = 0
+        self.stuck = False
+        self.dismissed = False
+        self.forced = False
+
+    def ready(self, now_s: float) -> None:
+        """Note a successful start."""
+        self.enter(State.READY, now_s)
+        self.failure = None
+        self.forgive()
+
+    def fail(self, reason: str, now_s: float) -> None:
+        """Note a failed start, and until when not to try again."""
+        self.enter(State.FAILED, now_s)
+        self.failure = reason
+        self.retry_at_s = now_s + min(FIRST_BACKOFF_S * 2.0 ** min(self.failed_starts, 10), LONGEST_BACKOFF_S)
+        self.failed_starts += 1
+
+    def forgive(self) -> None:
+        """Forget failed starts, so that the next one is not put off."""
+        self.failed_starts = 0
+        self.retry_at_s = None
+
+    def pardon(self, now_s: float) -> None:
+        """Forget failed starts and the state they led to: what made them fail may be different now."""
+        self.forgive()
+        if self.state is State.FAILED:
+            self.enter(State.STOPPED, now_s)
+            self.failure = None
+
+    def backing_off(self, now_s: float) -> bool:
+        """Whether it is too early for another start."""
+        return self.retry_at_s is not None and now_s < self.retry_at_s
+
+    def due_s(self) -> float | None:
+        """When something about it falls due: the oldest waiter's timeout, or its own idle ttl."""
+        waiting_since = [waiter.arrived_s for waiter in (self.line.first, self.load) if waiter is not None]
+        if waiting_since:
+            due_s = min(waiting_since) + self.model.queue_timeout_s
+        elif self.idle_since_s is not None and self.model.idle_ttl_s is not None:
+            due_s = self.idle_since_s + self.model.idle_ttl_s
+        else:
+            return None
+        return None if due_s == inf else due_s
+
+    def view(self, now_s: float) -> UpstreamView:
+        """Show the books."""
+        first = self.line.first
+        return UpstreamView(
+            model=self.id,
+            state=self.state,
+            generation=self.generation,
+            in_flight=self.in_flight,
+            waiting=len(self.line),
+            since_s=self.since_s,
+            oldest_waiting_s=None if first is None else first.arrived_s,
+            idle_since_s=self.idle_since_s,
+            failure=self.failure,
+            retry_at_s=self.retry_at_s if self.backing_off(now_s) else None,
+            stuck=self.stuck,
+        )
