@@ -7,7 +7,6 @@ visitor's browser talk to us). Header values are judged as sent, never through a
 import ipaddress
 import re
 import socket
-from collections.abc import Collection
 from functools import lru_cache
 
 # What a Host header may look like: a bracketed IPv6 literal or a name, and a port.
@@ -35,7 +34,7 @@ def _own_name() -> str:
 
 
 @lru_cache(maxsize=512)
-def host_allowed(name: str, local_address: str, allowed: Collection[str]) -> bool:
+def host_allowed(name: str, local_address: str, allowed: tuple[str, ...]) -> bool:
     """Tell whether a host name is one of ours.
 
     Args:
@@ -61,10 +60,12 @@ def is_loopback(address: str) -> bool:
     return (mapped or parsed).is_loopback
 
 
-def cross_site(origin: str | None, fetch_site: str | None, host: str | None, allowed: Collection[str]) -> bool:
+def cross_site(origin: str | None, fetch_site: str | None, host: str | None, allowed: tuple[str, ...]) -> bool:
     """Tell whether a browser says that another site's page is asking, and that site is not allowed to.
 
     Args:
+        origin: The Origin header.
+        fetch_site: The Sec-Fetch-Site header.
         host: The Host header, already checked where it must be.
         allowed: Exact origins, from `allowedOrigins`.
     """
@@ -77,26 +78,18 @@ def cross_site(origin: str | None, fetch_site: str | None, host: str | None, all
 
 
 @lru_cache(maxsize=1024)
-def is_trusted(peer: str, trusted: Collection[str]) -> bool:
-    """Tell whether the peer is one of the proxies (addresses or networks) whose X-Forwarded-For is believed."""
+def is_trusted(peer: str, trusted: tuple[str, ...]) -> bool:
+    """Tell whether the peer is one of the proxies (addresses or networks) whose X-Forwarded-* are believed."""
     try:
         address = ipaddress.ip_address(peer)
+        return any(address in ipaddress.ip_network(entry, strict=False) for entry in trusted)
     except ValueError:
         return False
-    return any(address in _network(entry) for entry in trusted)
 
 
-@lru_cache(maxsize=256)
-def _network(entry: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    try:
-        return ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return ipaddress.ip_network("255.255.255.255/32")  # matches no peer; the config room refuses such entries
-
-
-def client_address(peer: str, forwarded_for: str | None, trusted: Collection[str]) -> str:
+def client_address(peer: str, forwarded_for: str | None, trusted: tuple[str, ...]) -> str:
     """Find the client's address: the peer, or the last hop before the proxies we trust."""
-    if forwarded_for is None or not trusted or not is_trusted(peer, trusted):
+    if forwarded_for is None or not is_trusted(peer, trusted):
         return peer
     address = peer
     for hop in reversed(forwarded_for.split(",")):

@@ -1,0 +1,144 @@
+"""One client connection: aiohttp's protocol with a limit on how long a request head may take, and answers in JSON."""
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from llmswap.proxy.dialects import Dialect
+from llmswap.proxy.errors import RequestError
+from llmswap.proxy.origin import is_loopback
+from llmswap.proxy.rendering import error_response
+
+log = logging.getLogger(__name__)
+
+HEAD_TIMEOUT_S = 10.0
+REMOTE_MAX = 512  # connections from other machines, together
+REMOTE_MAX_PER_ADDRESS = 64
+LOCAL_MAX = 4096  # this machine's own programs are not held to the limits for strangers
+
+
+class Crowd:
+    """Counts open connections by peer and says when there are too many."""
+
+    def __init__(self) -> None:
+        self._remote: Counter[str] = Counter()
+        self._remote_total = 0
+        self._local_total = 0
+
+    def enter(self, address: str) -> bool:
+        """Count a connection in, unless there is no room for it."""
+        if is_loopback(address):
+            if self._local_total >= LOCAL_MAX:
+                return False
+            self._local_total += 1
+            return True
+        if self._remote_total >= REMOTE_MAX or self._remote[address] >= REMOTE_MAX_PER_ADDRESS:
+            return False
+        self._remote_total += 1
+        self._remote[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Count a connection out."""
+        if is_loopback(address):
+            self._local_total -= 1
+            return
+        self._remote_total -= 1
+        self._remote[address] -= 1
+        if not self._remote[address]:
+            del self._remote[address]
+
+
+class Connection(RequestHandler):
+    """A client connection.
+
+    Between requests it may idle for the keep-alive time, but a head once begun, and the first one from the moment
+    of connecting, must be complete within HEAD_TIMEOUT_S (aiohttp itself has no such limit).
+    """
+
+    __slots__ = ("_address", "_crowd", "_head_timer")
+
+    def __init__(self, server: web.Server, crowd: Crowd, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(server, loop=loop, **settings)
+        self._crowd = crowd
+        self._address: str | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, if there is room."""
+        super().connection_made(transport)
+        peername = transport.get_extra_info("peername")
+        address = str(peername[0]) if isinstance(peername, tuple) else ""
+        if not self._crowd.enter(address):
+            self._refuse(RequestError(503, "too many connections", headers={"Retry-After": "1"}))
+            return
+        self._address = address
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End."""
+        self._head_done()
+        if self._address is not None:
+            self._crowd.leave(self._address)
+            self._address = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and note where heads begin and end."""
+        between_requests = self._waiter is not None
+        super().data_received(data)
+        if self._messages:
+            self._head_done()
+        elif between_requests and self._head_timer is None:
+            self._await_head()
+
+    def _await_head(self) -> None:
+        self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
+
+    def _head_done(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_overdue(self) -> None:
+        self._head_timer = None
+        self._refuse(RequestError(408, f"the request head took longer than {HEAD_TIMEOUT_S:g} s"))
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer outside of any request, and close."""
+        transport = self.transport
+        if isinstance(transport, asyncio.Transport):
+            body = error_response(error, Dialect.OPENAI).body
+            assert isinstance(body, bytes)
+            head = f"HTTP/1.1 {error.status} {web.Response(status=error.status).reason}\r\n"
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | dict(error.headers)).items())
+            transport.write(f"{head}{lines}\r\n".encode() + body)
+        self.force_close()
+
+    def retire(self) -> None:
+        """Close now if idle, else after the current response."""
+        if self._waiter is not None and not self._messages:
+            self.force_close()
+        else:
+            self.close()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed, in JSON and without a traceback in the log.
+
+        Whatever a handler raises was answered by the door; what comes here is a broken request head.
+        """
+        log.debug("refused a malformed request from %s: %s", request.remote, exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun")
+        del message
+        refusal = RequestError(status, "malformed HTTP request" if status == 400 else "internal error")
+        response = error_response(refusal, Dialect.OPENAI)
+        response.force_close()
+        return response
