@@ -1,0 +1,150 @@
+"""The command line: every flag, and what it becomes. Values that may change while running are in `knobs.py`."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from llmswap.fake_upstream.faults import FAULTS, BadFault, Faults
+from llmswap.fake_upstream.knobs import BadKnob, Knobs
+from llmswap.fake_upstream.profiles import COMPILE_CACHE_FACTOR, DEFAULT_PROFILE, PHASES, PROFILES
+
+PERSONAS = ("generic", "llamacpp", "vllm")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is fixed for one life of the process.
+
+    Attributes:
+        models: Names it serves under; the first is its own. Only `vllm` refuses other names.
+        boot_s: Phase -> seconds, before the time scale.
+        asleep_requests: What happens to requests while asleep: park, crash or 503.
+        metrics: llama.cpp serves /metrics only with `--metrics`.
+        report_cached: vLLM reports cached tokens only when told to.
+    """
+
+    persona: str
+    host: str
+    port: int
+    models: tuple[str, ...]
+    boot_s: Mapping[str, float]
+    seed: int = 1
+    context_tokens: int = 32_768
+    ledger: Path | None = None
+    gpu_total_gib: float = 80.0
+    gpu_release_lag_s: float = 0.8
+    asleep_requests: str = "park"
+    metrics: bool = False
+    slots: bool = True
+    report_cached: bool = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare every flag."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = "A simulated inference server: real contracts, invented words, no GPU."
+    parser.epilog = _fault_help()
+    parser.usage = "%(prog)s --port PORT [--persona PERSONA] [--model-profile PROFILE] [options]"
+    who = parser.add_argument_group("who it is")
+    who.add_argument("--persona", choices=PERSONAS, default="generic", help="whose contract it keeps")
+    who.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    who.add_argument("--port", type=int, required=True, help="port to listen on; 0 for any, printed at start")
+    who.add_argument("--model", "--served-model-name", "--alias", "-a", dest="models", nargs="+", default=[],
+                     metavar="NAME", help="names it serves under (default: the profile's name)")  # fmt: skip
+    who.add_argument("--model-profile", choices=tuple(PROFILES),
+                     help="whose times and sizes it has (default: tiny, gguf-8b-q4 or 8b, by persona)")  # fmt: skip
+    who.add_argument("--seed", type=int, default=1, help="same seed, same prompts: same answers and timings")
+    who.add_argument("--max-model-len", "--ctx-size", "-c", type=int, default=32_768, metavar="N",
+                     help="longer prompts are refused with 400")  # fmt: skip
+    who.add_argument("--metrics", action="store_true", help="llamacpp: serve /metrics")
+    who.add_argument("--no-slots", action="store_true", help="llamacpp: do not serve /slots")
+    who.add_argument("--enable-prompt-tokens-details", action="store_true", help="vllm: report cached tokens")
+    times = parser.add_argument_group("times and sizes (defaults by profile; times are before --time-scale)")
+    times.add_argument("--boot", help=f"seconds, or PHASE=seconds,… with phases {', '.join(PHASES)}")
+    times.add_argument("--compile-cache-hit", action="store_true", help="the compile phase takes 0.12 of its time")
+    for knob in fields(Knobs):
+        default = "" if knob.name not in _STATIC_DEFAULTS else f" (default {knob.default})"
+        times.add_argument(
+            knob.metadata["flag"], dest=knob.name, metavar="X", help=knob.metadata["help"].replace("%", "%%") + default
+        )
+    gpu = parser.add_argument_group("the GPU that several fakes share")
+    gpu.add_argument("--gpu-ledger", type=Path, metavar="PATH", help="file in which they account for its memory")
+    gpu.add_argument("--gpu-total", type=float, default=80.0, metavar="GIB", help="its size (default 80)")
+    gpu.add_argument("--gpu-release-lag", type=float, default=0.8, metavar="S",
+                     help="memory is free this long after exit or sleep (default 0.8)")  # fmt: skip
+    wrong = parser.add_argument_group("what goes wrong")
+    wrong.add_argument("--fail", action="append", default=[], metavar="NAME[:arg][@nth]", help="arm a fault, see below")
+    wrong.add_argument("--ignore-sigterm", action="store_true", help="same as --fail ignore_sigterm")
+    wrong.add_argument("--grandchild", nargs="?", const="plain", choices=("plain", "stubborn", "setsid"),
+                       help="same as --fail orphan_grandchild:…")  # fmt: skip
+    wrong.add_argument("--asleep-requests", choices=("park", "crash", "503"), default="park",
+                       help="vllm: requests that arrive while asleep")  # fmt: skip
+
+
+_STATIC_DEFAULTS = {knob.name for knob in fields(Knobs) if isinstance(knob.default, (int, float, str))}
+
+
+def resolve(args: argparse.Namespace) -> tuple[Options, Knobs, Faults]:
+    """Make the parsed flags into what the program needs.
+
+    Raises:
+        BadKnob: A flag's value is wrong.
+        BadFault: `--fail` names no fault, or gives it wrong arguments.
+    """
+    profile_name = args.model_profile or DEFAULT_PROFILE[args.persona]
+    profile = PROFILES[profile_name]
+    knobs = Knobs.of(profile)
+    for knob in fields(Knobs):
+        value = getattr(args, knob.name)
+        if value is not None:
+            knobs.turn(knob.name, value)
+    boot_s = dict(profile.boot_s) if args.boot is None else _boot(args.boot, profile.boot_s)
+    if args.compile_cache_hit:
+        boot_s["compile"] *= COMPILE_CACHE_FACTOR
+    fails = list(args.fail)
+    fails += ["ignore_sigterm"] if args.ignore_sigterm else []
+    fails += [f"orphan_grandchild:{args.grandchild}"] if args.grandchild else []
+    options = Options(
+        persona=args.persona,
+        host=args.host,
+        port=args.port,
+        models=tuple(args.models) or (profile_name,),
+        boot_s=boot_s,
+        seed=args.seed,
+        context_tokens=args.max_model_len,
+        ledger=args.gpu_ledger,
+        gpu_total_gib=args.gpu_total,
+        gpu_release_lag_s=args.gpu_release_lag,
+        asleep_requests=args.asleep_requests,
+        metrics=args.metrics,
+        slots=not args.no_slots,
+        report_cached=args.enable_prompt_tokens_details,
+    )
+    return options, knobs, Faults(fails, args.seed)
+
+
+def _boot(text: str, profile: Mapping[str, float]) -> dict[str, float]:
+    """Read `--boot`: a bare number is the whole boot, split as the profile splits it."""
+    try:
+        if "=" not in text:
+            whole = sum(profile.values())
+            if whole == 0:
+                return {phase: float(text) if phase == "weights" else 0.0 for phase in PHASES}
+            return {phase: float(text) * share / whole for phase, share in profile.items()}
+        given = {phase: float(value) for phase, _, value in (part.partition("=") for part in text.split(","))}
+    except ValueError as error:
+        raise BadKnob(f"--boot {text!r}: write seconds, or PHASE=seconds,…") from error
+    if unknown := given.keys() - set(PHASES):
+        raise BadKnob(f"--boot: no phase {sorted(unknown)[0]!r}; there are {', '.join(PHASES)}")
+    return dict(profile) | given
+
+
+def _fault_help() -> str:
+    lines = ["faults (@nth: only on that occasion; a fault without arguments takes :probability):"]
+    for name, (args, doc) in FAULTS.items():
+        lines.append(f"  {name + (':' + args if args else ''):38} {doc}")
+    return "\n".join(lines)
+
+
+__all__ = ["PERSONAS", "BadFault", "BadKnob", "Options", "add_arguments", "resolve"]

@@ -1,0 +1,150 @@
+"""The HTTP side put together: routes by persona, the middleware that journals every call, start and stop."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from aiohttp import web
+
+from llmswap.fake_upstream import health, openai
+from llmswap.fake_upstream.chat import Chat, Completions
+from llmswap.fake_upstream.engine import BootFailed, Engine, Phase, Refused
+from llmswap.fake_upstream.errors import error_response
+from llmswap.fake_upstream.faults import Faults
+from llmswap.fake_upstream.journal import Journal
+from llmswap.fake_upstream.knobs import Knobs
+from llmswap.fake_upstream.ledger import Ledger
+from llmswap.fake_upstream.options import Options
+from llmswap.fake_upstream.say import say
+from llmswap.fake_upstream.serve import Cut, text_api
+from llmswap.fake_upstream.state import BODY_MAX, CALL, FAKE, Fake
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def build(options: Options, knobs: Knobs, faults: Faults, ledger: Ledger | None) -> web.Application:
+    """Build the application. Nothing runs yet."""
+    app = web.Application(middlewares=[_journalled], client_max_size=BODY_MAX)
+    app[FAKE] = Fake(options, knobs, faults, Engine(options, knobs, faults, ledger), Journal())
+    add = app.router.add_route
+    add("GET", "/health", health.health)
+    add("GET", "/v1/models", openai.models)
+    add("POST", "/v1/chat/completions", text_api(Chat))
+    add("POST", "/v1/completions", text_api(Completions))
+    return app
+
+
+@web.middleware
+async def _journalled(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Journal a call, keep the loading gate, turn refusals into the persona's errors."""
+    if request.path.startswith("/_fake/"):
+        return await handler(request)
+    fake = request.app[FAKE]
+    call = request[CALL] = fake.journal.note(
+        at_s=fake.engine.age_s(),
+        method=request.method,
+        path=request.raw_path,
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers],
+        peer=request.transport.get_extra_info("peername")[1] if request.transport else 0,
+        phase=str(fake.engine.phase),
+        running=fake.engine.running,
+    )
+    persona = fake.options.persona
+    try:
+        if fake.engine.phase is Phase.BOOTING and request.path not in ("/health", "/v1/health"):
+            response: web.StreamResponse = error_response(persona, request.path, 503, "Loading model")
+        else:
+            response = await handler(request)
+    except Refused as refused:
+        response = error_response(persona, request.path, refused.status, str(refused))
+    except Cut:
+        call.outcome, call.ended_s = "cut", fake.engine.age_s()
+        raise asyncio.CancelledError from None
+    except (ConnectionError, asyncio.CancelledError):
+        call.outcome, call.ended_s = "client_gone", fake.engine.age_s()
+        raise asyncio.CancelledError from None
+    except web.HTTPException as error:
+        call.outcome, call.status, call.ended_s = "done", error.status, fake.engine.age_s()
+        raise
+    call.outcome, call.status, call.ended_s = "done", response.status, fake.engine.age_s()
+    return response
+
+
+async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
+    """Run one life of the server and give its exit code."""
+    ledger = None
+    if options.ledger is not None:
+        ledger = Ledger(options.ledger, options.gpu_total_gib, options.gpu_release_lag_s * knobs.time_scale,
+                        name=options.models[0])  # fmt: skip
+    app = build(options, knobs, faults, ledger)
+    fake, stop = app[FAKE], asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _on_signal, fake, stop)
+    say("Started server process [%d]", os.getpid())
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0,
+                           auto_decompress=False)  # fmt: skip
+    life = asyncio.create_task(_live(fake, runner), name="life")
+    stopped = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait({life, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if life.done():
+            return life.result()
+        slow = faults.fires("slow_stop")
+        say("Shutting down")
+        await fake.engine.spend(slow.number() if slow else knobs.sigterm_delay_s)
+        return 0
+    finally:
+        for task in (life, stopped):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if ledger is not None:
+            ledger.release()
+        await runner.cleanup()
+
+
+def _on_signal(fake: Fake, stop: asyncio.Event) -> None:
+    if fake.faults.fires("ignore_sigterm"):
+        return
+    if stop.is_set() and fake.options.persona == "llamacpp":
+        os._exit(1)  # llama-server's answer to a second signal
+    stop.set()
+
+
+async def _live(fake: Fake, runner: web.AppRunner) -> int:
+    """Bind, boot and serve until cancelled; an exit code if that ends by itself."""
+    options = fake.options
+    if fake.faults.fires("port_in_use"):
+        say("ERROR: [Errno 98] Address already in use")
+        return 1
+    await runner.setup()
+    try:
+        listener = socket.create_server((options.host, options.port), reuse_port=False)
+    except OSError as error:
+        say("ERROR: cannot listen on %s:%d: %s", options.host, options.port, error)
+        return 1
+    site = web.SockSite(runner, listener, backlog=1024)
+    late = options.persona == "vllm"
+    if not late:
+        await _listen(site, listener)
+    crash = fake.faults.fires("crash_after")
+    try:
+        async with asyncio.timeout(crash.number() * fake.knobs.time_scale if crash else None):
+            await fake.engine.boot()
+            if late:
+                await _listen(site, listener)
+            await asyncio.Event().wait()
+    except BootFailed as error:
+        say("ERROR: EngineCore failed to start.\nTraceback (most recent call last):\nRuntimeError: %s", error)
+    except TimeoutError:
+        say("ERROR: simulated crash\nTraceback (most recent call last):\nRuntimeError: crash_after")
+    return 1
+
+
+async def _listen(site: web.SockSite, listener: socket.socket) -> None:
+    await site.start()
+    say("Uvicorn running on http://%s:%d (Press CTRL+C to quit)", *listener.getsockname()[:2])
