@@ -113,15 +113,21 @@ def build_app(context: Context) -> web.Application:
     door = Door(context, routes)
     app[DOOR] = door
     app.middlewares.append(door.enter)
-    app.on_response_prepare.append(door.leave)
+    app.on_response_prepare.extend((door.leave, passthrough.seal))
     app.cleanup_ctx.append(health.beating)
     app.on_startup.append(_refuse_undeclared)
+    app.on_shutdown.append(_end_log_streams)
     return app
 
 
 async def _expect_later(request: web.Request) -> None:
     """Leave `Expect: 100-continue` to the door, which first checks whether the body is wanted."""
     del request
+
+
+async def _end_log_streams(app: web.Application) -> None:
+    """Let those who follow a log reach its end, so that nobody has to be cut off."""
+    app[CONTEXT].logs.end()
 
 
 async def _refuse_undeclared(app: web.Application) -> None:
