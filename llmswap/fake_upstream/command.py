@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from llmswap.fake_upstream.options import BadFault, BadKnob, add_arguments, resolve
-from llmswap.fake_upstream.server import serve
 
 __all__ = ["add_arguments", "main", "run"]
 
@@ -25,4 +24,6 @@ def run(args: argparse.Namespace) -> int:
     except (BadKnob, BadFault) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    from llmswap.fake_upstream.server import serve  # after the arguments are good: aiohttp is most of the start
+
     return asyncio.run(serve(options, knobs, faults))
