@@ -1,0 +1,279 @@
+"""One life of an upstream: spawned, ready, gone. Each fact is posted as it becomes true, and only then."""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from llmswap.config.command import split
+from llmswap.config.settings import PORT_MACRO, Launch
+from llmswap.core.events import (
+    Event,
+    Generation,
+    StartFailed,
+    StopFailed,
+    UpstreamExited,
+    UpstreamReady,
+    UpstreamStopped,
+)
+from llmswap.runtime.logbook import LogBook, LogRing
+from llmswap.runtime.ports import IpAddress, foreigner, holder, is_free, is_local, pick_free
+from llmswap.runtime.process import Process
+from llmswap.runtime.readiness import Prober, Target
+from llmswap.runtime.redaction import redact, redact_command, secrets_in
+from llmswap.runtime.spawn import SpawnError
+from llmswap.runtime.stopping import ask_to_stop, clear, first_of, look
+from llmswap.runtime.tree import Proc, describe
+
+log = logging.getLogger(__name__)
+
+# A start that failed has nothing worth saving: it gets no more than this to end.
+FAILED_GRACE_S = 5.0
+_TAIL_BYTES = 4096
+_REASON_CHARS = 300
+_PID_MACRO = "${PID}"
+
+
+class StartError(Exception):
+    """The start came to nothing; the message is one line for the client."""
+
+
+class PortTakenError(StartError):
+    """The port belongs to somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What a life needs of its supervisor.
+
+    Attributes:
+        reserved: Gives the ports that other lives use or are about to.
+        record: Notes who is in the tree, for a next life of llmswap to find.
+        over: Told when nothing is left of a life, just before its last event is posted.
+    """
+
+    post: Callable[[Event], None]
+    logs: LogBook
+    instance: str
+    reserved: Callable[["Life"], Collection[int]]
+    record: Callable[["Life", Iterable[Proc]], None]
+    over: Callable[["Life"], None]
+
+
+class Life:
+    """Runs one upstream from Start to its end, in one task.
+
+    Attributes:
+        base_url: Where it listens; settled once it is ready.
+        port: The port given to it by `${PORT}`, if any.
+    """
+
+    def __init__(self, launch: Launch, generation: Generation, house: House) -> None:
+        loop = asyncio.get_running_loop()
+        self.model = launch.model
+        self.generation = generation
+        self.base_url = launch.proxy
+        self._movable = launch.port is not None and PORT_MACRO in launch.cmd
+        self.port = launch.port if self._movable else None
+        self._asked = launch
+        self._launch = launch  # with the port filled in, once that is settled
+        self._house = house
+        self._printed = LogRing(_TAIL_BYTES)
+        self._process: Process | None = None
+        self._helper: Process | None = None
+        self._stop: asyncio.Future[None] = loop.create_future()
+        self._hurry: asyncio.Future[None] = loop.create_future()
+        self._exited = False
+        self._stuck_reason: str | None = None
+        self.task = loop.create_task(self._live(), name=f"upstream {self.tag}")
+
+    @property
+    def tag(self) -> str:
+        """The value of LLMSWAP_INSTANCE in this life's processes."""
+        return f"{self._house.instance}:{self.model}:{self.generation}"
+
+    @property
+    def pid(self) -> int | None:
+        """The leader's pid, from spawn until the whole tree is gone."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def children(self) -> set[int]:
+        """Pids that are ours to reap: the leader and a running `cmdStop`."""
+        return {process.pid for process in (self._process, self._helper) if process is not None}
+
+    def stop(self, *, force: bool) -> None:
+        """End it, in whatever state it is. A second call can only make it faster."""
+        if not self._stop.done():
+            self._stop.set_result(None)
+            self._tell_stuck()
+        if force and not self._hurry.done():
+            self._hurry.set_result(None)
+
+    async def _live(self) -> None:
+        failure = await self._start()
+        if failure is None and not self._stop.done():
+            self._house.post(UpstreamReady(self.model, self.generation))
+            await self._serve()
+        await self._end()
+        # Once device memory is watched, "it is free again" is verified here, before anyone is told.
+        self._house.over(self)
+        if failure is not None and not self._stop.done():
+            self._house.post(StartFailed(self.model, self.generation, failure))
+        else:
+            self._house.post(UpstreamStopped(self.model, self.generation))
+
+    async def _serve(self) -> None:
+        assert self._process is not None
+        await first_of(None, self._process.exited, self._stop)
+        if not self._stop.done():
+            reason = self._with_last_words(str(self._process.exited.result()))
+            self._exited = True
+            self._house.post(UpstreamExited(self.model, self.generation, reason))
+
+    async def _start(self) -> str | None:
+        """Bring it up; give the reason if that failed. Returns early when told to stop."""
+        try:
+            try:
+                await self._attempt(self.port)
+            except PortTakenError as taken:
+                if not self._movable or self._stop.done():
+                    raise
+                log.warning("%s: %s; trying another port", self.model, taken)
+                await self._end()
+                await self._attempt(None)
+        except StartError as error:
+            return str(error)[:_REASON_CHARS]
+        return None
+
+    async def _attempt(self, port: int | None) -> None:
+        if self._stop.done():
+            return
+        launch = self._launch = await self._settle(port)
+        target = Target(launch)
+        try:
+            self._process = Process(split(launch.cmd), launch.env, self.tag, self._hear)
+        except SpawnError as error:
+            raise StartError(str(error)) from error
+        self._house.record(self, [self._process.leader])
+        self.base_url = launch.proxy.rstrip("/")
+        if launch.check_path is not None:
+            await self._become_ready(self._process, target)
+
+    async def _settle(self, port: int | None) -> Launch:
+        """Choose the port: the configured one, or another if that is taken and the command takes what it is given."""
+        launch = self._asked
+        if self._movable:
+            reserved = self._house.reserved(self)
+            if port is None or port in reserved or not is_free(port):
+                try:
+                    moved = pick_free(reserved)
+                except OSError as error:
+                    raise StartError(f"no port for it: {error.strerror}") from error
+                log.info("%s: port %s is taken, using %s", self.model, port, moved)
+                port = moved
+            self.port = port
+            return launch.at_port(port)
+        target = Target(launch)
+        if target.is_here and target.ownable and not is_free(target.port):
+            owner = await asyncio.to_thread(holder, target.port)
+            raise PortTakenError(f"port {target.port} is taken by {owner or 'somebody'}")
+        return launch
+
+    async def _become_ready(self, process: Process, target: Target) -> None:
+        prober = Prober(target)
+        asking = asyncio.create_task(prober.until_ready())
+        try:
+            await first_of(self._launch.ready_timeout_s, asking, process.exited, self._stop)
+        finally:
+            if not asking.done():
+                asking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asking
+        if self._stop.done():
+            return
+        if process.exited.done():
+            await self._blame_port(process, target)
+            raise StartError(self._died(process))
+        if asking.cancelled():
+            waited = f"not ready after {self._launch.ready_timeout_s:g} s"
+            raise StartError(f"{waited}: {self._launch.proxy}{self._launch.check_path} {prober.last}")
+        await self._check_owner(process, target, asking.result())
+
+    async def _check_owner(self, process: Process, target: Target, peer: IpAddress) -> None:
+        """Insist that the answer came from our own tree."""
+        self.base_url = target.pinned(peer)
+        members = await look(process.tree)
+        self._house.record(self, members)
+        if not target.ownable or not is_local(peer):
+            return
+        stranger = await asyncio.to_thread(foreigner, target.port, peer, [proc.pid for proc in members])
+        if stranger is not None and not process.exited.done():
+            raise PortTakenError(f"port {target.port} is taken by {stranger}; if that is meant to be, set trustProxy")
+        if process.exited.done():
+            raise StartError(self._died(process))
+
+    async def _blame_port(self, process: Process, target: Target) -> None:
+        """Tell whether it died because somebody took its port between our check and its bind."""
+        if not self._movable or is_free(target.port):
+            return
+        members = await look(process.tree)
+        address = ipaddress.ip_address(target.addresses[0])
+        stranger = await asyncio.to_thread(foreigner, target.port, address, [proc.pid for proc in members])
+        if stranger is not None:
+            raise PortTakenError(f"port {target.port} was taken by {stranger} meanwhile")
+
+    async def _end(self) -> None:
+        """Leave nothing of the process tree, if there is one."""
+        process = self._process
+        if process is None:
+            return
+        if not process.exited.done() and not self._hurry.done():
+            grace_s = self._launch.stop_grace_s
+            if not self._stop.done():
+                grace_s = min(grace_s, FAILED_GRACE_S)
+            await look(process.tree)  # while families are whole: who is seen now is found later
+            await ask_to_stop(process, self._stopper(process), grace_s, self._hurry)
+        await clear(process.tree, polite=process.exited.done(), hurry=self._hurry, on_stuck=self._stuck)
+        await process.exited
+        process.release()
+        self._process = self._helper = None
+
+    def _stopper(self, process: Process) -> Callable[[], Process] | None:
+        argv = split(self._launch.cmd_stop.replace(_PID_MACRO, str(process.pid)))
+        if not argv:
+            return None
+
+        def start() -> Process:
+            self._helper = Process(argv, self._launch.env, f"{self.tag}:stop", self._hear)
+            return self._helper
+
+        return start
+
+    def _stuck(self, left: list[Proc]) -> None:
+        self._stuck_reason = f"cannot be killed: {', '.join(describe(proc.pid) for proc in left)}"[:_REASON_CHARS]
+        log.error("%s %s", self.model, self._stuck_reason)
+        self._tell_stuck()
+
+    def _tell_stuck(self) -> None:
+        """Post StopFailed where it is an answer: a start that fails is not over before its tree is gone."""
+        if self._stuck_reason is not None and (self._stop.done() or self._exited):
+            self._house.post(StopFailed(self.model, self.generation, self._stuck_reason))
+
+    def _hear(self, data: bytes) -> None:
+        self._printed.write(data)
+        self._house.logs.write_upstream(self.model, data)
+
+    def _died(self, process: Process) -> str:
+        ended = process.exited.result()
+        hint = " (it must stay in the foreground)" if ended.code == 0 else ""
+        return self._with_last_words(f"{ended} during start{hint}")
+
+    def _with_last_words(self, reason: str) -> str:
+        lines = [line for line in self._printed.history().decode(errors="replace").splitlines() if line.strip()]
+        if not lines:
+            return reason
+        words = redact(redact_command(lines[-1].strip()), secrets_in(self._asked.cmd, self._asked.env))
+        return f"{reason}: {self._house.logs.hide(words)}"

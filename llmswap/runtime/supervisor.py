@@ -1,0 +1,123 @@
+"""Carries out Start and Stop: one life per upstream, each in its own task; decides nothing."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmswap.config.settings import Launch
+from llmswap.core.commands import Start, Stop
+from llmswap.core.events import Event, Generation
+from llmswap.core.fleet import ModelId
+from llmswap.runtime.life import House, Life
+from llmswap.runtime.logbook import LogBook
+from llmswap.runtime.orphans import Registry
+from llmswap.runtime.reaper import Reaper
+from llmswap.runtime.tree import Proc
+
+log = logging.getLogger(__name__)
+
+# Killing takes milliseconds; what is still there after this will not go.
+CLOSE_TIMEOUT_S = 5.0
+
+
+class Supervisor:
+    """Runs the upstreams.
+
+    Args:
+        launches: How to start each model.
+        post: Takes the outcomes.
+        instance: Unique to this life of llmswap; letters, digits, `-` and `_`.
+        state_dir: Where to keep note of our processes for a next life; None for nowhere.
+        on_fatal: Told if a life's task raises, which is a bug: its upstream's state is unknown then.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        launches: Mapping[ModelId, Launch],
+        post: Callable[[Event], None],
+        logs: LogBook,
+        *,
+        instance: str,
+        state_dir: Path | None,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._launches = launches
+        self._lives: dict[ModelId, Life] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._registry = Registry(state_dir, instance)
+        self._reaper = Reaper(self._own_pids)
+        self._on_fatal = on_fatal
+        self._house = House(post, logs, instance, self._reserved, self._record, self._over)
+
+    def performers(self) -> dict[type[Any], Callable[[Any], None]]:
+        """Give the performers for `RunLoop.performs`."""
+        return {Start: self._start, Stop: self._stop}
+
+    def configure(self, launches: Mapping[ModelId, Launch]) -> None:
+        """Start upstreams this way from now on; running ones keep theirs. Call before posting FleetReloaded."""
+        self._launches = launches
+
+    def base_url(self, model: ModelId, generation: Generation) -> str:
+        """Give the address of a ready upstream, without a trailing slash."""
+        life = self._lives[model]
+        assert life.generation == generation, f"{model}: generation {generation} is not running"
+        return life.base_url
+
+    def pid(self, model: ModelId) -> int | None:
+        """Give the pid of a model's running leader."""
+        life = self._lives.get(model)
+        return None if life is None else life.pid
+
+    async def reclaim_orphans(self) -> None:
+        """Begin: adopt strays from now on, and end what an earlier llmswap of this state directory left running."""
+        self._reaper.open()
+        self._registry.open()
+        ended = await self._registry.reclaim()
+        if ended:
+            log.warning("ended %d processes of an earlier llmswap", ended)
+
+    async def close(self) -> None:
+        """Kill whatever is left, for at most CLOSE_TIMEOUT_S."""
+        for life in self._lives.values():
+            life.stop(force=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._registry.close()
+        self._reaper.close()
+
+    def _start(self, command: Start) -> None:
+        assert command.model not in self._lives, f"{command.model} is running already"
+        life = Life(self._launches[command.model], command.generation, self._house)
+        self._lives[command.model] = life
+        self._tasks.add(life.task)
+        life.task.add_done_callback(self._done)
+
+    def _stop(self, command: Stop) -> None:
+        life = self._lives.get(command.model)
+        if life is not None and life.generation == command.generation:
+            life.stop(force=command.force)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the task of %s failed", task.get_name(), exc_info=error)
+            if self._on_fatal is not None:
+                self._on_fatal(error)
+
+    def _over(self, life: Life) -> None:
+        del self._lives[life.model]
+        self._registry.forget(life.tag)
+
+    def _record(self, life: Life, members: Iterable[Proc]) -> None:
+        self._registry.record(life.tag, life.port, members)
+
+    def _reserved(self, asking: Life) -> Collection[int]:
+        return {life.port for life in self._lives.values() if life is not asking and life.port is not None}
+
+    def _own_pids(self) -> Collection[int]:
+        return {pid for life in self._lives.values() for pid in life.children}
