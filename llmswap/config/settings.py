@@ -184,4 +184,3 @@ class Loaded:
     fleet: Fleet
     settings: Settings
     warnings: tuple[ConfigIssue, ...] = ()
-
