@@ -103,10 +103,10 @@ def read_form(body: bytes, query: Mapping[str, str]) -> Ask:
 
 def _refuse_bombs(body: bytes) -> None:
     containers = body.count(b"[") + body.count(b"{")
-    if containers <= NESTING_MAX:
-        return
     if containers > CONTAINERS_MAX or body.count(b",") > VALUES_MAX:
         raise RequestError(413, "the JSON body holds too many values", "too_many_values")
+    if containers <= NESTING_MAX:
+        return
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > NESTING_MAX:
         raise RequestError(400, f"the JSON body is nested deeper than {NESTING_MAX}", "invalid_json")
