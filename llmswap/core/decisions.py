@@ -109,14 +109,18 @@ class Decisions:
             self._start(up, swap)
 
     def _advance_swaps(self) -> None:
-        """Start whoever has the room now. There is no hopeful step: memory is free when its UpstreamStopped came."""
+        """Start whoever has the room now, and serve who waited for a swap that is done.
+
+        There is no hopeful step: memory is free when its UpstreamStopped came.
+        """
         for swap in tuple(self._books.swaps.values()):
-            if swap.begun or swap.pending:
-                continue
             up = self._books.upstreams[swap.target]
+            if swap.pending:
+                continue
             if up.state is State.READY:
-                self._books.end_swap(up)  # it was up all the time, and only waited for the others to go
-            else:
+                self._books.end_swap(up)
+                self._dispatch(up)  # before anybody of higher priority can have it evicted again
+            elif not swap.begun:
                 self._start(up, swap)
 
     def _start(self, up: Upstream, swap: Swap) -> None:

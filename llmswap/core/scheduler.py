@@ -150,8 +150,7 @@ class Scheduler:
             return
         up.ready(books.now_s)
         up.load = None
-        books.end_swap(up)
-        books.touch(up)
+        books.touch(up)  # the drain ends the swap
 
     def _start_failed(self, event: ev.StartFailed) -> None:
         books = self._books
