@@ -8,9 +8,10 @@ import signal
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from llmswap.config.errors import ConfigError, ConfigIssue
@@ -26,8 +27,10 @@ from llmswap.proxy.routes import build_app
 from llmswap.proxy.server import Server, check_bind, serve
 from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.gate import Gate
-from llmswap.runtime.logbook import LogBook, install_proxy_log
+from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
+from llmswap.runtime.proxylog import ProxyLog
+from llmswap.runtime.stdout import StdoutWriter
 from llmswap.runtime.supervisor import Supervisor
 from llmswap.runtime.watch import stamp, watch
 from llmswap.telemetry.logs import StepLog
@@ -82,8 +85,10 @@ class App:
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
 
-        logs = LogBook(loaded.settings.log)
-        install_proxy_log(logs)
+        self._stdout = StdoutWriter()
+        logs = LogBook(stdout=self._stdout)
+        self._proxy_log = ProxyLog(logs)
+        self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
         self._supervisor = Supervisor(
             {model.id: model.launch for model in loaded.settings.models.values()},
@@ -91,6 +96,7 @@ class App:
             logs,
             instance=uuid.uuid4().hex,
             state_dir=_state_dir(options),
+            on_fatal=self._fatal,
         )
         self.loop.performs(self._supervisor.performers())
         gate = Gate(self.loop, self._supervisor.base_url)
@@ -138,7 +144,7 @@ class App:
             config, config_dir = self._options.config, self._options.config_dir
             self._spawn(watch(lambda: stamp(config, config_dir), self.reload_logged))
 
-    def _spawn(self, work: "asyncio.coroutines.Coroutine[None, None, None]") -> None:  # type: ignore[name-defined]
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -150,8 +156,9 @@ class App:
             log.info("preload %d/%d: %s", number, len(preload), model)
             limit_s = self.context.settings_of(model).launch.ready_timeout_s + PRELOAD_MARGIN_S
             self.loop.post(LoadRequested(model))
-            settled = await self.loop.wait_for(lambda now, model=model: _settled(now, model), limit_s)
-            if not settled or self.loop.snapshot().upstreams[model].state is not State.READY:
+            await self.loop.wait_for(partial(_settled, model), limit_s)
+            view = self.loop.snapshot().upstreams.get(model)
+            if view is None or view.state is not State.READY:
                 log.warning("preload of %s did not bring it up", model)
 
     async def reload(self) -> None:
@@ -185,7 +192,7 @@ class App:
         for warning in loaded.warnings:
             log.warning("%s", warning)
         self._supervisor.configure({model.id: model.launch for model in loaded.settings.models.values()})
-        self.context.logs.configure(loaded.settings.log)
+        self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.context.loaded = loaded
         self._metrics.configured(loaded.fleet)
         self.loop.post(FleetReloaded(loaded.fleet))
@@ -219,6 +226,8 @@ class App:
     async def stop(self) -> None:
         """Drain, stop every upstream, close everything. Bounded by the drain limit and a margin."""
         self.stopping.set()
+        if self._server is not None:
+            self._server.announce_end()
         if self.loop.dead is None:
             self.loop.post(DrainRequested(time.monotonic() + DRAIN_LIMIT_S))
             await self.loop.wait_for(_all_down, DRAIN_LIMIT_S + STOP_MARGIN_S)
@@ -229,6 +238,8 @@ class App:
         if self._server is not None:
             await self._server.close(STOP_MARGIN_S)
         await self.context.upstream.close()
+        self._proxy_log.remove()
+        self._stdout.close()
 
     async def run(self) -> int:
         """Start, serve until told to stop, stop. Returns the exit code."""
@@ -260,7 +271,7 @@ def reader(options: Options) -> Callable[[], Loaded]:
     return lambda: load(options.config, options.config_dir, os.environ)
 
 
-def _settled(snapshot: Snapshot, model: ModelId) -> bool:
+def _settled(model: ModelId, snapshot: Snapshot) -> bool:
     view = snapshot.upstreams.get(model)
     return view is None or view.state in {State.READY, State.FAILED, State.SHUTDOWN}
 

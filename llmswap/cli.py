@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmswap import __version__
-from llmswap.config.errors import ConfigError
+from llmswap.config.errors import ConfigError, ConfigIssue
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
@@ -222,11 +222,14 @@ def _check(args: argparse.Namespace) -> int:
     from llmswap.config.load import load
 
     config, config_dir = _config_paths(args)
+    errors: tuple[ConfigIssue, ...] = ()
+    warnings: tuple[ConfigIssue, ...] = ()
+    models = 0
     try:
         loaded = load(config, config_dir, os.environ)
-        errors, warnings = (), loaded.warnings
+        warnings, models = loaded.warnings, len(loaded.fleet.models)
     except ConfigError as error:
-        errors, warnings = error.issues, ()
+        errors = error.issues
     if args.json:
         report = {
             "ok": not errors,
@@ -242,7 +245,7 @@ def _check(args: argparse.Namespace) -> int:
     if errors:
         print(f"{len(errors)} error(s)")
         return EXIT_CONFIG
-    print(f"ok: {len(loaded.fleet.models)} models, {len(warnings)} warning(s)")
+    print(f"ok: {models} model(s), {len(warnings)} warning(s)")
     return 0
 
 
