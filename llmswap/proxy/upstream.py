@@ -3,94 +3,36 @@
 This is the narrow seam of the data plane: a lease's address comes in, bytes go through, one Delivery comes out.
 """
 
-import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+import asyncio
+from functools import partial
 
-import aiohttp
-import orjson
 from aiohttp import web
-from multidict import CIMultiDict
-from yarl import URL
 
 from llmswap.config.settings import Timeouts
-from llmswap.proxy.errors import RequestError
-
-SseError = Callable[[str], bytes]
-
-_DROPPED = frozenset(
-    ("connection", "keep-alive", "te", "trailer", "upgrade", "transfer-encoding", "server", "content-length")
+from llmswap.proxy.hop.client import ClientGone
+from llmswap.proxy.hop.connection import Connection, Exchange
+from llmswap.proxy.hop.head import request_head, wants_upgrade
+from llmswap.proxy.hop.messages import (
+    Delivery,
+    End,
+    Outgoing,
+    SseError,
+    Tap,
+    UpstreamFault,
+    openai_sse_error,
 )
-_SKIP_AUTO = frozenset(("User-Agent", "Accept", "Accept-Encoding", "Content-Type"))
-_SSE = "text/event-stream"
+from llmswap.proxy.hop.pool import Address, Pool, connect, parse_address
+from llmswap.proxy.hop.relay import Relay
+from llmswap.proxy.hop.upload import AT_ONCE_MAX, upload
 
-
-def openai_sse_error(message: str) -> bytes:
-    """Render an error as a server-sent event in OpenAI's shape."""
-    body = {"error": {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"}}
-    return b"data: " + orjson.dumps(body) + b"\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """What goes to the upstream.
-
-    Attributes:
-        target: Path and query as they go on the wire, percent-encoding untouched; the hop prefixes the base path.
-        headers: End-to-end headers, already cleaned (no hop-by-hop, no client credentials).
-        body: Whole bytes, or an iterator for a body too large to hold; None for no body.
-        body_size: Length in bytes if `body` is an iterator and it is known.
-    """
-
-    method: str
-    target: str
-    headers: CIMultiDict[str]
-    body: bytes | AsyncIterator[bytes] | None = None
-    body_size: int | None = None
-
-
-class End(StrEnum):
-    """How a delivery ended."""
-
-    COMPLETE = "complete"
-    CLIENT_GONE = "client_gone"
-    UPSTREAM_DIED = "upstream_died"
-
-
-@dataclass(slots=True)
-class Delivery:
-    """What became of a request once it had its upstream; filled in as bytes move.
-
-    Attributes:
-        status: Status the client got; 0 if it got none.
-        first_byte_s: Monotonic time of the first body byte from the upstream.
-    """
-
-    status: int = 0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    first_byte_s: float | None = None
-    end: End | None = None
-    error: str | None = field(default=None)
-
-
-class Tap(Protocol):
-    """Sees the upstream's response bytes as they pass (token metering). Cannot change or delay them."""
-
-    def head(self, status: int, headers: CIMultiDict[str]) -> None:
-        """See the response head."""
-
-    def chunk(self, data: bytes) -> None:
-        """See some body bytes."""
+__all__ = ["Delivery", "End", "Outgoing", "SseError", "Tap", "UpstreamClient", "openai_sse_error"]
 
 
 class UpstreamClient:
     """Connections to upstreams, pooled by address."""
 
     def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = Pool()
 
     async def forward(  # noqa: PLR0913
         self,
@@ -107,100 +49,120 @@ class UpstreamClient:
         """Send the request, stream the response to the client.
 
         Args:
-            request: The client's request; its body is not touched.
+            request: The client's request. Its body is not touched; its Upgrade header is obeyed.
             outgoing: What to send.
-            base_url: The lease's address, without a trailing slash.
+            base_url: The lease's address.
             timeouts: Limits of this hop.
-            tap: Sees the response's body bytes.
-            into: A prepared event stream (the loading stream) that the upstream's body continues; its status and
-                headers are gone, so an upstream error becomes an SSE error in it.
             delivery: Filled in as things happen, so that the caller knows them whatever is raised.
+            into: A prepared event stream (the loading stream) that the upstream's events continue.
+            tap: Sees the response's body bytes.
             sse_error: Renders an error message as a server-sent event in the client's dialect.
 
+        Returns:
+            The response, complete but for its end, which aiohttp writes once the handler returns it.
+
         Raises:
-            RequestError: 502 or 504, before anything was sent to the client.
-            ConnectionResetError: After that: the client's connection is to be aborted, never cleanly ended.
+            RequestError: 502 or 504, before anything was sent to the client, or anything of the upstream's into
+                `into`; with `into` also the upstream's own status, if it did not answer with events.
+            ConnectionResetError: After that: the client's connection has been broken off, it must not be ended.
         """
-        upstream = await self._send(outgoing, base_url, timeouts, delivery)
+        hop = _Hop(request, outgoing, parse_address(base_url), timeouts, delivery, self._pool)
         try:
-            if tap is not None:
-                tap.head(upstream.status, CIMultiDict(upstream.headers))
-            return await self._relay(request, upstream, delivery, into, tap, sse_error)
+            exchange = await hop.ask()
+            relay = Relay(request, exchange, delivery, tap, sse_error)
+            response = await (relay.answer() if into is None else relay.continue_in(into))
+        except UpstreamFault as fault:
+            delivery.end, delivery.error = End.UPSTREAM_DIED, str(fault)
+            raise fault.as_request_error() from fault
+        except ClientGone as gone:
+            delivery.end, delivery.error = End.CLIENT_GONE, str(gone)
+            raise
+        except ConnectionResetError as cut:
+            delivery.end, delivery.error = End.UPSTREAM_DIED, str(cut)
+            raise
+        except BaseException as error:
+            delivery.end, delivery.error = End.CLIENT_GONE, str(error) or type(error).__name__
+            raise
         finally:
-            upstream.close()
-
-    async def _send(
-        self, outgoing: Outgoing, base_url: str, timeouts: Timeouts, delivery: Delivery
-    ) -> aiohttp.ClientResponse:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=timeouts.idle_conn_s or 90.0)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                auto_decompress=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=_SKIP_AUTO,
-                timeout=aiohttp.ClientTimeout(total=None),
-            )
-        if isinstance(outgoing.body, bytes):
-            delivery.bytes_in = len(outgoing.body)
-        try:
-            return await self._session.request(
-                outgoing.method,
-                URL(base_url + outgoing.target, encoded=True),
-                headers=outgoing.headers,
-                data=outgoing.body,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, OSError) as error:
-            delivery.end, delivery.error = End.UPSTREAM_DIED, str(error)
-            raise RequestError(502, f"the upstream did not answer: {error}", "upstream_failed") from error
-
-    async def _relay(  # noqa: PLR0913, PLR0917
-        self,
-        request: web.Request,
-        upstream: aiohttp.ClientResponse,
-        delivery: Delivery,
-        into: web.StreamResponse | None,
-        tap: Tap | None,
-        sse_error: SseError,
-    ) -> web.StreamResponse:
-        response = into if into is not None else _head(upstream)
-        is_sse = upstream.headers.get("Content-Type", "").startswith(_SSE)
-        if into is not None and (upstream.status != 200 or not is_sse):
-            await response.write(sse_error(f"the upstream answered with status {upstream.status}"))
-            return response
-        delivery.status = response.status
-        await response.prepare(request)
-        try:
-            async for data in upstream.content.iter_any():
-                delivery.first_byte_s = delivery.first_byte_s or time.monotonic()
-                delivery.bytes_out += len(data)
-                if tap is not None:
-                    tap.chunk(data)
-                await response.write(data)
-        except aiohttp.ClientError as error:
-            delivery.end, delivery.error = End.UPSTREAM_DIED, str(error)
-            if is_sse:
-                await response.write(sse_error("the upstream died in the middle of its answer"))
-            raise ConnectionResetError("the upstream died") from error
-        await response.write_eof()
+            await hop.leave()
         delivery.end = End.COMPLETE
         return response
 
     async def close(self) -> None:
         """Close every pooled connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._pool.close()
 
 
-def _head(upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-    for name, value in upstream.headers.items():
-        if name.lower() not in _DROPPED:
-            response.headers.add(name, value)
-    if upstream.content_length is not None:
-        response.content_length = upstream.content_length
-    if upstream.headers.get("Content-Type", "").startswith(_SSE):
-        response.headers["X-Accel-Buffering"] = "no"
-    return response
+class _Hop:
+    """One request's way to the upstream, up to the head of its answer."""
+
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        request: web.Request,
+        outgoing: Outgoing,
+        address: Address,
+        timeouts: Timeouts,
+        delivery: Delivery,
+        pool: Pool,
+    ) -> None:
+        self._outgoing = outgoing
+        self._address = address
+        self._timeouts = timeouts
+        self._delivery = delivery
+        self._pool = pool
+        self._upgrade = wants_upgrade(request)
+        self._exchange: Exchange | None = None
+        self._upload: asyncio.Task[None] | None = None
+
+    async def ask(self) -> Exchange:
+        """Send the request and wait for the answer's head.
+
+        A pooled connection may have been closed by the upstream just now. If it breaks before any byte of an answer,
+        and the body can be sent again, a new connection is tried, once.
+        """
+        body = self._outgoing.body
+        head = request_head(self._outgoing, self._address.prefix + self._outgoing.target, upgrade=self._upgrade)
+        if body is None or isinstance(body, bytes):
+            pooled = self._pool.take(self._address)
+            if pooled is not None:
+                try:
+                    return await self._ask_on(pooled, head)
+                except UpstreamFault as fault:
+                    if fault.reached or fault.status == 504:
+                        raise
+                    await self.leave()
+        return await self._ask_on(await connect(self._address, self._timeouts), head)
+
+    async def _ask_on(self, connection: Connection, head: bytes) -> Exchange:
+        outgoing, body = self._outgoing, self._outgoing.body
+        release = partial(self._pool.give, self._address, idle_s=self._timeouts.idle_conn_s)
+        exchange = self._exchange = Exchange(
+            connection, outgoing.method, release, self._timeouts.response_header_s, upgrade=self._upgrade
+        )
+        if body is None or (isinstance(body, bytes) and len(body) <= AT_ONCE_MAX):
+            connection.transport.write(head + body if body else head)
+            self._delivery.bytes_in = len(body) if body else 0
+            exchange.sent()
+        else:
+            connection.transport.write(head)
+            self._delivery.bytes_in = 0
+            self._upload = asyncio.get_running_loop().create_task(self._send_body(exchange))
+        while exchange.head is None:
+            await exchange.change()
+        return exchange
+
+    async def _send_body(self, exchange: Exchange) -> None:
+        try:
+            if await upload(exchange.connection, self._outgoing, self._delivery):
+                exchange.sent()
+        except Exception as error:  # noqa: BLE001  whatever stops the body stops the exchange, and is raised there
+            exchange.fail(error if exchange.head is None else ClientGone(f"the request body broke off: {error}"))
+
+    async def leave(self) -> None:
+        """End what is not over: a connection with an unfinished answer cannot be used again."""
+        if self._upload is not None:
+            self._upload.cancel()
+            await asyncio.gather(self._upload, return_exceptions=True)
+            self._upload = None
+        if self._exchange is not None:
+            self._exchange.drop()

@@ -1,0 +1,97 @@
+"""What goes over the hop and what is told about it. Values only."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import orjson
+from multidict import CIMultiDict
+
+from llmswap.proxy.errors import RequestError
+
+SseError = Callable[[str], bytes]
+"""Renders an error message as a server-sent event in the client's dialect."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What goes to the upstream.
+
+    Attributes:
+        target: Path and query as they go on the wire, percent-encoding untouched; the hop prefixes the base path.
+        headers: End-to-end headers, already cleaned (no client credentials). Framing, Connection and Upgrade are
+            the hop's own: it drops them here and decides them itself.
+        body: Whole bytes, or an iterator for a body too large to hold; None for no body.
+        body_size: Length in bytes if `body` is an iterator and it is known.
+    """
+
+    method: str
+    target: str
+    headers: CIMultiDict[str]
+    body: bytes | AsyncIterator[bytes] | None = None
+    body_size: int | None = None
+
+
+class End(StrEnum):
+    """How a delivery ended."""
+
+    COMPLETE = "complete"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_DIED = "upstream_died"
+
+
+@dataclass(slots=True)
+class Delivery:
+    """What became of a request once it had its upstream; filled in as bytes move.
+
+    Attributes:
+        status: Status the client got; 0 if it got none.
+        bytes_in: Request body bytes sent to the upstream.
+        bytes_out: Response body bytes sent to the client, without framing.
+        first_byte_s: Monotonic time of the first body byte from the upstream.
+        end: None while bytes move.
+        error: What went wrong, for logs: may name the upstream's address, never holds payload.
+    """
+
+    status: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    first_byte_s: float | None = None
+    end: End | None = None
+    error: str | None = field(default=None)
+
+
+class Tap(Protocol):
+    """Sees the upstream's response bytes as they pass (token metering). Cannot change or delay them."""
+
+    def head(self, status: int, headers: CIMultiDict[str]) -> None:
+        """See the response head."""
+
+    def chunk(self, data: bytes) -> None:
+        """See some body bytes."""
+
+
+class UpstreamFault(Exception):
+    """The upstream could not be reached, broke off, or does not speak HTTP.
+
+    Attributes:
+        status: What the client is told if it has been told nothing yet: 502 or 504.
+        reached: Whether any byte of an answer had come.
+    """
+
+    def __init__(self, message: str, *, status: int = 502, reached: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reached = reached
+
+    def as_request_error(self) -> RequestError:
+        """Give the error a client sees in place of an answer."""
+        code = "upstream_timeout" if self.status == 504 else "upstream_failed"
+        return RequestError(self.status, str(self), code)
+
+
+def openai_sse_error(message: str) -> bytes:
+    """Render an error as a server-sent event in OpenAI's shape."""
+    body = {"error": {"message": message, "type": "server_error", "param": None, "code": "upstream_failed"}}
+    return b"data: " + orjson.dumps(body) + b"\n\n"
