@@ -14,10 +14,11 @@ def substitute(text: str, env: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     plain and single-quoted scalars the backslashes stay.
 
     Returns:
-        The text, and what could not be put in: stand-in now in the text -> message. A stand-in in a comment is no
-        error, and only the parser knows what is a comment.
+        The text, and the stand-ins that are in it now: each with what is wrong, to be reported unless it is in a
+        comment, which only the parser knows. An empty value gets a stand-in without a message: `apiKeys: [${env.K}]`
+        must not turn into a list of no keys, which would leave the door open.
     """
-    flaws: dict[str, str] = {}
+    stand_ins: dict[str, str] = {}
 
     def value(match: re.Match[str]) -> str:
         name = match[1]
@@ -26,14 +27,16 @@ def substitute(text: str, env: Mapping[str, str]) -> tuple[str, dict[str, str]]:
             message = f"environment variable '{name}' is not set: set it, or remove ${{env.{name}}}"
         elif any(char in found for char in "\n\r\0"):
             message = f"environment variable '{name}' contains a line break or a NUL, which a config value cannot hold"
+        elif not found:
+            message = ""
         else:
             return found.replace("\\", "\\\\").replace('"', '\\"')
-        stand_in = f"llmswap-no-env-{name}-here"
-        flaws[stand_in] = message
+        stand_in = f"llmswap-without-{name}-here"
+        stand_ins[stand_in] = message
         return stand_in
 
     for _ in range(_MAX_ROUNDS):
         if "${env." not in text:
             break
         text = _USE.sub(value, text)
-    return text, flaws
+    return text, stand_ins

@@ -36,6 +36,8 @@ def _text(value: object) -> object:
         if "\0" in value:
             raise PydanticCustomError("nul", "must not contain a NUL character")
         return str(value)
+    if value is None:
+        return ""  # an empty item of a list
     return go_format(value) if isinstance(value, bool | int | float) else value
 
 

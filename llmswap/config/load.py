@@ -39,7 +39,10 @@ def loads(text: str, name: str = "config.yaml", env: Mapping[str, str] = _NO_ENV
 
 def _load(texts: list[tuple[str, str]], env: Mapping[str, str]) -> Loaded:
     issues = Issues(texts[0][0])
-    parsed = [parse(substituted, file, issues, flaws) for file, (substituted, flaws) in _substituted(texts, env)]
+    parsed = []
+    for file, text in texts:
+        substituted, stand_ins = substitute(text, env)
+        parsed.append(parse(substituted, file, issues, stand_ins))
     sources = [source for source in parsed if source is not None]
     if len(sources) < len(parsed):
         issues.check()
@@ -49,10 +52,6 @@ def _load(texts: list[tuple[str, str]], env: Mapping[str, str]) -> Loaded:
     loaded = resolve(fit(expanded.root, whole.anchored, issues), expanded.ports, issues)
     issues.check()
     return loaded
-
-
-def _substituted(texts: list[tuple[str, str]], env: Mapping[str, str]) -> list[tuple[str, tuple[str, dict[str, str]]]]:
-    return [(file, substitute(text, env)) for file, text in texts]
 
 
 def _sources(config: Path | None, config_dir: Path | None) -> list[Path]:

@@ -62,21 +62,20 @@ class _Unreadable(Exception):
         self.place = place
 
 
-def parse(text: str, file: str, issues: Issues, flaws: Mapping[str, str]) -> Source | None:
+def parse(text: str, file: str, issues: Issues, stand_ins: Mapping[str, str]) -> Source | None:
     """Read the first document.
 
-    `flaws` are stand-ins in the text (`env.substitute` puts them) with what is wrong where one of them is really
-    used, which a comment is not.
+    `stand_ins` are words in the text that `env.substitute` put there, with what is wrong where one is really used.
 
     Returns:
-        None if it cannot be read; an issue says why. Duplicate keys and flaws are issues, too, but reading goes on.
+        None if it cannot be read; an issue says why. Duplicate keys and stand-ins are issues, too, but reading goes on.
     """
     if len(text) > MAX_CHARS:
         issues.error_at(Place(file, 0, 0), (), f"the file is larger than {MAX_CHARS // 2**20} MiB")
         return None
     reader = None
     try:
-        reader = _Reader(text, file, issues, flaws)
+        reader = _Reader(text, file, issues, stand_ins)
         return reader.read()
     except _Unreadable as error:
         issues.error_at(error.place, tuple(reader.path) if reader else (), str(error))
@@ -94,11 +93,11 @@ def parse(text: str, file: str, issues: Issues, flaws: Mapping[str, str]) -> Sou
 
 
 class _Reader:
-    def __init__(self, text: str, file: str, issues: Issues, flaws: Mapping[str, str]) -> None:
+    def __init__(self, text: str, file: str, issues: Issues, stand_ins: Mapping[str, str]) -> None:
         self._parser = _Parser(text)
         self._file = file
         self._issues = issues
-        self._flaws = flaws
+        self._stand_ins = stand_ins
         self._anchors: dict[str, tuple[Tree, int, int]] = {}  # name -> value, its nodes, its height
         self._anchor_count = 0
         self._nodes = 0
@@ -241,10 +240,11 @@ class _Reader:
         return value
 
     def _checked(self, event: _Event) -> str:
-        """Report a stand-in for an environment variable that is used in this scalar, and take it out."""
+        """Take out the stand-ins, and report what is wrong with them."""
         text: str = event.value
-        for stand_in, message in self._flaws.items():
+        for stand_in, message in self._stand_ins.items():
             if stand_in in text:
-                self._issues.error_at(self._place(event), tuple(self.path), message, spoils=True)
                 text = text.replace(stand_in, "")
+                if message:
+                    self._issues.error_at(self._place(event), tuple(self.path), message, spoils=True)
         return text
