@@ -42,9 +42,13 @@ class Engine:
 
     Attributes:
         boot_phase: The phase of the boot that is running.
-        garbage: Answers are nonsense (weights lost).
+        garbage: Answers are nonsense.
+        weights_lost: They are nonsense until the weights are reloaded.
         cold_wake: The next first token is the first after a wake, and slow.
-        scheduling: Set while tokens may flow; cleared while asleep.
+        gate: Set while new requests may pass.
+        scheduling: Set while tokens may flow.
+        idle: Set while nothing runs or queues.
+        held_gib: GPU memory held now, with or without a ledger.
         doomed: The process dies at the next request.
         aborts: Counts how often everything in flight was told to end.
     """
@@ -54,8 +58,14 @@ class Engine:
         self.phase = Phase.BOOTING
         self.boot_phase = ""
         self.garbage = False
+        self.weights_lost = False
         self.cold_wake = False
+        self.gate = asyncio.Event()
         self.scheduling = asyncio.Event()
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.held_gib = 0.0
+        self.host_gib = 0.0
         self.aborts = 0
         self.running = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
@@ -100,17 +110,27 @@ class Engine:
         self.boot_phase = ""
         self.phase = Phase.READY
         self.scheduling.set()
+        self.gate.set()
         say("Application startup complete.")
 
     def _claim_gpu(self) -> None:
         wanted = self.knobs.gpu_ready_gib
         if self.faults.fires("start_oom"):
             raise BootFailed(str(OutOfMemory(0.5, wanted, self.options.gpu_total_gib)))
+        try:
+            self.hold_gpu(wanted)
+        except OutOfMemory as error:
+            raise BootFailed(str(error)) from error
+
+    def hold_gpu(self, gib: float) -> None:
+        """Hold this much of the GPU from now on.
+
+        Raises:
+            OutOfMemory: There is not so much.
+        """
         if self.ledger is not None:
-            try:
-                self.ledger.hold(wanted)
-            except OutOfMemory as error:
-                raise BootFailed(str(error)) from error
+            self.ledger.hold(gib)
+        self.held_gib = gib
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -120,6 +140,7 @@ class Engine:
             Refused: The engine will not take it.
         """
         await self._pass_gate()
+        self.idle.clear()
         if self.running >= self.knobs.max_num_seqs or self.waiting:
             turn = asyncio.get_running_loop().create_future()
             self.waiting.append(turn)
@@ -130,6 +151,7 @@ class Engine:
                     self._free()
                 else:
                     self.waiting.remove(turn)
+                    self._note_idle()
                 raise
         else:
             self.running += 1
@@ -145,11 +167,16 @@ class Engine:
             if not turn.cancelled():
                 self.running += 1
                 turn.set_result(None)
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self.running and not self.waiting:
+            self.idle.set()
 
     async def _pass_gate(self) -> None:
         if self.phase is Phase.DEAD:
             raise Refused(500, "EngineCore encountered an issue. See stack trace (above) for the root cause.")
-        if self.scheduling.is_set():
+        if self.gate.is_set():
             return
         if self.options.asleep_requests == "503":
             raise Refused(503, "the engine is asleep")
@@ -158,7 +185,7 @@ class Engine:
             raise Refused(500, "CUDA error: an illegal memory access was encountered")
         self.parked += 1
         try:
-            await self.scheduling.wait()
+            await self.gate.wait()
         finally:
             self.parked -= 1
 

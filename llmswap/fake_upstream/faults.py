@@ -1,5 +1,7 @@
-"""The failures that can be armed, from the command line or live. Only names, arguments and counting live here: each
-fault's effect is beside the behaviour it spoils, which asks `fires(name)` on every occasion."""
+"""The failures that can be armed, from the command line or live: names, arguments and counting.
+
+Each fault's effect is beside the behaviour it spoils, which asks `fires(name)` on every occasion.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

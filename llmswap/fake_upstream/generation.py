@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from llmswap.fake_upstream.engine import Engine, Phase, Refused
@@ -12,6 +12,19 @@ from llmswap.fake_upstream.tokens import OutputLength, answer, tokenize
 SPREAD_MAX = 0.7
 SOONEST_S = 0.0005  # shorter gaps are not slept: a timer is no finer than that
 YIELD_EVERY = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """When a request came: by the clock, and by the engine's count of aborts."""
+
+    at_s: float
+    aborts: int
+
+    @classmethod
+    def now(cls, engine: Engine) -> "Arrival":
+        """The request has come just now."""
+        return cls(time.monotonic(), engine.aborts)
 
 
 @dataclass(slots=True)
@@ -23,7 +36,7 @@ class Run:
         key: Names the run; the same for the same seed and prompt.
         produced: How many of them are out.
         finish: stop, length or abort.
-        queued_s, started_s, first_s, last_s: Monotonic times of arrival, slot, first and last token.
+        started_s, first_s, last_s: Monotonic times of the slot, the first and the last token.
     """
 
     model: str
@@ -34,7 +47,7 @@ class Run:
     finish: str
     rng: Random
     key: str
-    queued_s: float = field(default_factory=time.monotonic)
+    came: Arrival
     started_s: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
@@ -46,7 +59,7 @@ class Run:
         return min(self.produced, self.reasoning)
 
 
-def plan(engine: Engine, model: str, prompt: str, limit: int | None) -> Run:
+def plan(engine: Engine, model: str, prompt: str, limit: int | None, came: Arrival) -> Run:
     """Decide what to answer to a prompt. The same seed and prompt give the same answer.
 
     Raises:
@@ -64,17 +77,18 @@ def plan(engine: Engine, model: str, prompt: str, limit: int | None) -> Run:
         model=model,
         prompt_tokens=len(tokens),
         cached_tokens=engine.cache.look_up(tokens),
-        planned=answer(rng, length, garbage=engine.garbage),
+        planned=answer(rng, length, garbage=engine.garbage or engine.weights_lost),
         reasoning=min(engine.knobs.reasoning_tokens, length),
         finish="stop" if length == wanted else "length",
         rng=rng,
+        came=came,
         key=f"{rng.getrandbits(64):016x}",
     )
 
 
 async def produce(engine: Engine, run: Run) -> AsyncIterator[str]:
     """Yield the tokens at their times; ends early, with `finish` abort, when the engine aborts everything."""
-    knobs, loop, aborts = engine.knobs, asyncio.get_running_loop(), engine.aborts
+    knobs, loop, aborts = engine.knobs, asyncio.get_running_loop(), run.came.aborts
     run.started_s = time.monotonic()
     prefill_ms = knobs.prefill_ms(run.prompt_tokens - run.cached_tokens) * _spread(run.rng, knobs.ttft_std)
     if engine.cold_wake:

@@ -2,7 +2,6 @@
 
 from collections import deque
 from dataclasses import asdict, dataclass
-from typing import Any
 
 CALLS_MAX = 2000
 
@@ -24,7 +23,6 @@ class Call:
         tokens: Tokens sent.
     """
 
-    seq: int
     at_s: float
     method: str
     path: str
@@ -32,6 +30,7 @@ class Call:
     peer: int
     phase: str
     running: int
+    seq: int = 0
     reused: bool = False
     body_bytes: int = 0
     status: int | None = None
@@ -47,10 +46,10 @@ class Journal:
         self._calls: deque[Call] = deque(maxlen=CALLS_MAX)
         self.count = 0
 
-    def note(self, **what: Any) -> Call:
-        """Add a call."""
+    def note(self, call: Call) -> Call:
+        """Add a call; it gets its number here."""
         self.count += 1
-        call = Call(seq=self.count, **what)
+        call.seq = self.count
         call.reused = any(earlier.peer == call.peer for earlier in self._calls)
         self._calls.append(call)
         return call

@@ -14,8 +14,7 @@ class BadKnob(ValueError):
     """A knob that does not exist, or a value it cannot take."""
 
 
-def _knob(flag: str, doc: str, *, default: Any = MISSING, low: float = 0.0) -> Any:
-    # Any: dataclasses.field is typed as returning the field's value type.
+def _knob(flag: str, doc: str, *, default: Any = MISSING, low: float = 0.0) -> Any:  # noqa: ANN401  as dataclasses.field
     return field(default=default, metadata={"flag": flag, "help": doc, "low": low})
 
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 
@@ -51,29 +51,28 @@ def birth(pid: int) -> int:
     return 0 if after_name[0] in "ZX" else int(after_name[19])
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whose memory it is: ours, or a grandchild's if that is to outlive us."""
+
+    name: str = ""
+    pid: int = field(default_factory=os.getpid)
+
+
 class Ledger:
-    """The view of one process on the shared file.
+    """The view of one holder on the shared file.
 
     Args:
         path: The shared file; made if missing.
-        name: Shown beside the memory.
-        pid: Whose memory it is; a grandchild's if that is to outlive us.
+        lag_s: Real seconds that given-back memory stays counted.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        total_gib: float,
-        lag_s: float,
-        *,
-        name: str = "",
-        pid: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        birth_of: Callable[[int], int] = birth,
-    ) -> None:
-        self.path, self.total_gib, self.lag_s, self.name = path, total_gib, lag_s, name
-        self.pid = os.getpid() if pid is None else pid
-        self._clock, self._birth_of = clock, birth_of
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+    birth_of: Callable[[int], int] = staticmethod(birth)
+
+    def __init__(self, path: Path, total_gib: float, lag_s: float, holder: Holder) -> None:
+        self.path, self.total_gib, self.lag_s = path, total_gib, lag_s
+        self.name, self.pid = holder.name, holder.pid
 
     def hold(self, gib: float) -> None:
         """Hold exactly this much from now on; what was held beyond it lingers for the lag.
@@ -89,11 +88,11 @@ class Ledger:
                 raise OutOfMemory(free + held, gib, self.total_gib)
             for entry in mine:
                 entries.remove(entry)
-            born = self._birth_of(self.pid)
+            born = self.birth_of(self.pid)
             if gib > 0:
                 entries.append(Entry(self.pid, born, self.name, gib))
             if held > gib and self.lag_s > 0:
-                entries.append(Entry(self.pid, born, self.name, held - gib, self._clock() + self.lag_s))
+                entries.append(Entry(self.pid, born, self.name, held - gib, self.clock() + self.lag_s))
 
     def release(self) -> None:
         """Give everything back."""
@@ -110,8 +109,10 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[list[Entry]]:
-        """Lock, read, drop what is over; write back on a clean exit. A new file replaces the old one at once, so that
-        a process killed here leaves one of the two, whole."""
+        """Lock, read, drop what is over; write back on a clean exit.
+
+        A new file replaces the old one at once, so that a process killed here leaves one of the two, whole.
+        """
         with self.path.with_name(self.path.name + ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             entries = [entry for entry in self._read() if self._counts(entry)]
@@ -128,5 +129,5 @@ class Ledger:
 
     def _counts(self, entry: Entry) -> bool:
         if entry.until_s is not None:
-            return self._clock() < entry.until_s
-        return self._birth_of(entry.pid) == entry.born != 0
+            return self.clock() < entry.until_s
+        return self.birth_of(entry.pid) == entry.born != 0

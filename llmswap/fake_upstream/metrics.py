@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Protocol
 
 TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160,
                 640, 2560)  # fmt: skip
@@ -25,19 +24,6 @@ class Histogram:
         """Add one value, or the same value several times."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.sum += value * times
-
-
-class Finished(Protocol):
-    """What is counted of a run that ended."""
-
-    prompt_tokens: int
-    cached_tokens: int
-    finish: str
-    produced: int
-    queued_s: float
-    started_s: float
-    first_s: float
-    last_s: float
 
 
 @dataclass(slots=True)
@@ -63,24 +49,24 @@ class Metrics:
         default_factory=lambda: {operation: Histogram(SLEEP_BUCKETS) for operation in ("sleep", "wake")}
     )
 
-    def finished(self, run: Finished) -> None:
-        """Count a run. One that was cut short counts as aborted, with the tokens it got to."""
-        if not run.produced:
-            self.finished_by_reason["abort"] += 1
-            return
-        decode_s = run.last_s - run.first_s
-        self.prompt_tokens += run.prompt_tokens
-        self.cached_tokens += run.cached_tokens
-        self.prompt_seconds += run.first_s - run.started_s
-        self.output_tokens += run.produced
+    def count_tokens(self, finish: str, prompt: int, cached: int, output: int) -> None:
+        """Count one finished request."""
+        self.finished_by_reason[finish] += 1
+        self.prompt_tokens += prompt
+        self.cached_tokens += cached
+        self.output_tokens += output
+        self.prompt_sizes.observe(prompt)
+        self.output_sizes.observe(output)
+
+    def count_times(self, came_s: float, started_s: float, first_s: float, last_s: float, tokens: int) -> None:
+        """Count one request's times; all are monotonic seconds."""
+        decode_s = last_s - first_s
+        self.prompt_seconds += first_s - started_s
         self.output_seconds += decode_s
-        self.finished_by_reason[run.finish] += 1
-        self.queue.observe(run.started_s - run.queued_s)
-        self.prefill.observe(run.first_s - run.started_s)
-        self.ttft.observe(run.first_s - run.queued_s)
+        self.queue.observe(started_s - came_s)
+        self.prefill.observe(first_s - started_s)
+        self.ttft.observe(first_s - came_s)
         self.decode.observe(decode_s)
-        self.e2e.observe(run.last_s - run.queued_s)
-        self.prompt_sizes.observe(run.prompt_tokens)
-        self.output_sizes.observe(run.produced)
-        if run.produced > 1:
-            self.itl.observe(decode_s / (run.produced - 1), run.produced - 1)
+        self.e2e.observe(last_s - came_s)
+        if tokens > 1:
+            self.itl.observe(decode_s / (tokens - 1), tokens - 1)

@@ -1,6 +1,7 @@
 """The command line: every flag, and what it becomes. Values that may change while running are in `knobs.py`."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ class Options:
         boot_s: Phase -> seconds, before the time scale.
         asleep_requests: What happens to requests while asleep: park, crash or 503.
         metrics: llama.cpp serves /metrics only with `--metrics`.
+        dev_mode: vLLM serves its sleep routes only with VLLM_SERVER_DEV_MODE=1 in its environment.
         report_cached: vLLM reports cached tokens only when told to.
     """
 
@@ -29,6 +31,7 @@ class Options:
     port: int
     models: tuple[str, ...]
     boot_s: Mapping[str, float]
+    weights_gib: float = 0.0
     seed: int = 1
     context_tokens: int = 32_768
     ledger: Path | None = None
@@ -38,6 +41,7 @@ class Options:
     metrics: bool = False
     slots: bool = True
     report_cached: bool = False
+    dev_mode: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,6 +115,7 @@ def resolve(args: argparse.Namespace) -> tuple[Options, Knobs, Faults]:
         port=args.port,
         models=tuple(args.models) or (profile_name,),
         boot_s=boot_s,
+        weights_gib=profile.weights_gib,
         seed=args.seed,
         context_tokens=args.max_model_len,
         ledger=args.gpu_ledger,
@@ -120,6 +125,7 @@ def resolve(args: argparse.Namespace) -> tuple[Options, Knobs, Faults]:
         metrics=args.metrics,
         slots=not args.no_slots,
         report_cached=args.enable_prompt_tokens_details,
+        dev_mode=os.environ.get("VLLM_SERVER_DEV_MODE") == "1",
     )
     return options, knobs, Faults(fails, args.seed)
 
@@ -136,7 +142,7 @@ def _boot(text: str, profile: Mapping[str, float]) -> dict[str, float]:
     except ValueError as error:
         raise BadKnob(f"--boot {text!r}: write seconds, or PHASE=seconds,…") from error
     if unknown := given.keys() - set(PHASES):
-        raise BadKnob(f"--boot: no phase {sorted(unknown)[0]!r}; there are {', '.join(PHASES)}")
+        raise BadKnob(f"--boot: no phase {min(unknown)!r}; there are {', '.join(PHASES)}")
     return dict(profile) | given
 
 

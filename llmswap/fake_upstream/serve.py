@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +14,8 @@ from llmswap.fake_upstream.dialect import Dialect, limit_of
 from llmswap.fake_upstream.engine import Refused
 from llmswap.fake_upstream.errors import error_response
 from llmswap.fake_upstream.faults import Armed
-from llmswap.fake_upstream.generation import Run, plan, produce
+from llmswap.fake_upstream.generation import Arrival, Run, plan, produce
+from llmswap.fake_upstream.metrics import Metrics
 from llmswap.fake_upstream.sse import EventStream
 from llmswap.fake_upstream.state import CALL, FAKE, Fake, read_json
 from llmswap.fake_upstream.usage import UsageStyle
@@ -23,7 +25,7 @@ class Cut(Exception):
     """A fault ended the connection; nothing more is to be sent."""
 
 
-def text_api(dialect: type[Dialect]) -> Any:
+def text_api(dialect: type[Dialect]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Make the handler of a text API."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -31,18 +33,28 @@ def text_api(dialect: type[Dialect]) -> Any:
         if refusal := await before_answer(request):
             return refusal
         model = served_model(fake, body)
-        prompt = dialect.prompt(body)
-        run = plan(fake.engine, model, prompt, limit_of(body, dialect.limits))
-        shape = dialect(body, run, _usage_style(fake), fake.options.persona)
+        prompt, limit = dialect.prompt(body), limit_of(body, dialect.limits)
+        came = Arrival.now(fake.engine)
         async with fake.engine.slot():
+            run = plan(fake.engine, model, prompt, limit, came)
+            shape = dialect(body, run, _usage_style(fake), fake.options.persona)
             try:
                 if body.get("stream"):
                     return await _stream(request, run, shape)
                 return await _whole(request, run, shape)
             finally:
-                fake.engine.metrics.finished(run)
+                _count(fake.engine.metrics, run)
 
     return handle
+
+
+def _count(metrics: Metrics, run: Run) -> None:
+    """Count a run that ended, however it did; one cut short counts as aborted, with the tokens it got to."""
+    complete = run.produced == len(run.planned)
+    finish = run.finish if complete else "abort"
+    metrics.count_tokens(finish, run.prompt_tokens if run.produced else 0, run.cached_tokens, run.produced)
+    if run.produced:
+        metrics.count_times(run.came.at_s, run.started_s, run.first_s, run.last_s, run.produced)
 
 
 def served_model(fake: Fake, body: dict[str, Any]) -> str:

@@ -9,15 +9,19 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from llmswap.fake_upstream import health, openai
+from llmswap.fake_upstream import control, grandchild, llamacpp, openai, vllm
+from llmswap.fake_upstream.anthropic import Messages, count_tokens
 from llmswap.fake_upstream.chat import Chat, Completions
 from llmswap.fake_upstream.engine import BootFailed, Engine, Phase, Refused
 from llmswap.fake_upstream.errors import error_response
+from llmswap.fake_upstream.exposition import metrics
 from llmswap.fake_upstream.faults import Faults
-from llmswap.fake_upstream.journal import Journal
+from llmswap.fake_upstream.health import health
+from llmswap.fake_upstream.journal import Call, Journal
 from llmswap.fake_upstream.knobs import Knobs
-from llmswap.fake_upstream.ledger import Ledger
+from llmswap.fake_upstream.ledger import Holder, Ledger
 from llmswap.fake_upstream.options import Options
+from llmswap.fake_upstream.responses import Responses
 from llmswap.fake_upstream.say import say
 from llmswap.fake_upstream.serve import Cut, text_api
 from llmswap.fake_upstream.state import BODY_MAX, CALL, FAKE, Fake
@@ -30,11 +34,37 @@ def build(options: Options, knobs: Knobs, faults: Faults, ledger: Ledger | None)
     app = web.Application(middlewares=[_journalled], client_max_size=BODY_MAX)
     app[FAKE] = Fake(options, knobs, faults, Engine(options, knobs, faults, ledger), Journal())
     add = app.router.add_route
-    add("GET", "/health", health.health)
+    add("GET", "/health", health)
+    add("*", "/ping", health)
+    add("GET", "/metrics", metrics)
     add("GET", "/v1/models", openai.models)
     add("POST", "/v1/chat/completions", text_api(Chat))
     add("POST", "/v1/completions", text_api(Completions))
+    add("POST", "/v1/responses", text_api(Responses))
+    add("POST", "/v1/messages", text_api(Messages))
+    add("POST", "/v1/messages/count_tokens", count_tokens)
+    add("POST", "/v1/embeddings", openai.embeddings)
+    for path in ("/rerank", "/v1/rerank"):
+        add("POST", path, openai.rerank)
+    add("POST", "/v1/audio/transcriptions", openai.transcriptions)
+    add("POST", "/v1/audio/speech", openai.speech)
+    control.add_routes(app)
+    if options.persona == "vllm":
+        vllm.add_routes(app)
+    elif options.persona == "llamacpp":
+        llamacpp.add_routes(app)
+    add("*", "/{tail:.*}", control.echo if options.persona == "generic" else _not_found)
+    app.on_response_prepare.append(_echo_request_id)
     return app
+
+
+async def _not_found(request: web.Request) -> web.StreamResponse:
+    raise Refused(404, "Not Found" if request.app[FAKE].options.persona == "vllm" else "File Not Found")
+
+
+async def _echo_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    if "X-Request-Id" in request.headers:
+        response.headers["X-Request-Id"] = request.headers["X-Request-Id"]
 
 
 @web.middleware
@@ -43,15 +73,7 @@ async def _journalled(request: web.Request, handler: Handler) -> web.StreamRespo
     if request.path.startswith("/_fake/"):
         return await handler(request)
     fake = request.app[FAKE]
-    call = request[CALL] = fake.journal.note(
-        at_s=fake.engine.age_s(),
-        method=request.method,
-        path=request.raw_path,
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers],
-        peer=request.transport.get_extra_info("peername")[1] if request.transport else 0,
-        phase=str(fake.engine.phase),
-        running=fake.engine.running,
-    )
+    call = request[CALL] = fake.journal.note(_call(request, fake.engine))
     persona = fake.options.persona
     try:
         if fake.engine.phase is Phase.BOOTING and request.path not in ("/health", "/v1/health"):
@@ -73,12 +95,27 @@ async def _journalled(request: web.Request, handler: Handler) -> web.StreamRespo
     return response
 
 
+def _call(request: web.Request, engine: Engine) -> Call:
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    return Call(
+        at_s=engine.age_s(),
+        method=request.method,
+        path=request.raw_path,
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers],
+        peer=peer[1] if peer else 0,
+        phase=str(engine.phase),
+        running=engine.running,
+    )
+
+
 async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
     """Run one life of the server and give its exit code."""
+    orphan = faults.fires("orphan_grandchild")
+    holder = grandchild.spawn(orphan.word("plain")) if orphan else os.getpid()
     ledger = None
     if options.ledger is not None:
-        ledger = Ledger(options.ledger, options.gpu_total_gib, options.gpu_release_lag_s * knobs.time_scale,
-                        name=options.models[0])  # fmt: skip
+        lag_s = options.gpu_release_lag_s * knobs.time_scale
+        ledger = Ledger(options.ledger, options.gpu_total_gib, lag_s, Holder(options.models[0], holder))
     app = build(options, knobs, faults, ledger)
     fake, stop = app[FAKE], asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -95,6 +132,8 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
             return life.result()
         slow = faults.fires("slow_stop")
         say("Shutting down")
+        for site in tuple(runner.sites):
+            await site.stop()
         await fake.engine.spend(slow.number() if slow else knobs.sigterm_delay_s)
         return 0
     finally:
@@ -102,7 +141,7 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        if ledger is not None:
+        if ledger is not None and not orphan:
             ledger.release()
         await runner.cleanup()
 

@@ -12,7 +12,7 @@ BLOCK_TOKENS = 16
 CACHE_BLOCKS_MAX = 8192
 LONGEST_ANSWER = 8192
 
-WORDS = (
+WORDS = (  # noqa: SIM905  a text reads better than a list of its words
     "the model of a small proxy waits while its neighbour leaves and memory comes back so that every request gets "
     "one clear answer in order from an engine which loads slowly but then speaks fast about queues gates leases and "
     "streams until somebody asks for another name and then it all begins again"
@@ -84,6 +84,9 @@ class PrefixCache:
         while len(self._blocks) > CACHE_BLOCKS_MAX:
             self._blocks.popitem(last=False)
         return min(cached, max(0, len(tokens) - 1))
+
+    def __len__(self) -> int:
+        return len(self._blocks)
 
     def clear(self) -> None:
         """Forget everything."""
