@@ -3,7 +3,7 @@
 Slow and obviously right, and apart from the scheduler's own solver: it judges that one.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from llmswap.core.fleet import Fleet, Group, ModelId, Router
 from llmswap.core.matrix import All, Any, Name, Node, Ref, parse
@@ -38,24 +38,18 @@ class Oracle:
         return len(models) == 1 or any(choice.issuperset(models) for choice in self._combinations)
 
 
-def combinations(node: Node, names: dict[str, ModelId], sets: dict[str, Node]) -> Iterator[frozenset[ModelId]]:
-    """Write out every combination of an expression, in the order that breaks ties."""
+def combinations(node: Node, names: dict[str, ModelId], sets: dict[str, Node]) -> list[frozenset[ModelId]]:
+    """Write out every combination of an expression once, in the order that breaks ties."""
     match node:
         case Name(text):
-            yield frozenset({names[text]})
+            found = [frozenset({names[text]})]
         case Ref(text):
-            yield from combinations(sets[text], names, sets)
+            found = combinations(sets[text], names, sets)
         case Any(parts):
-            for part in parts:
-                yield from combinations(part, names, sets)
+            found = [choice for part in parts for choice in combinations(part, names, sets)]
         case All(parts):
-            yield from _united(parts, names, sets)
-
-
-def _united(parts: tuple[Node, ...], names: dict[str, ModelId], sets: dict[str, Node]) -> Iterator[frozenset[ModelId]]:
-    if not parts:
-        yield frozenset()
-        return
-    for first in combinations(parts[0], names, sets):
-        for rest in _united(parts[1:], names, sets):
-            yield first | rest
+            found = [frozenset()]
+            for part in parts:
+                choices = combinations(part, names, sets)
+                found = list(dict.fromkeys(one | other for one in found for other in choices))
+    return list(dict.fromkeys(found))

@@ -50,7 +50,7 @@ def draw_plan(rng: Random, *, impatient: float, reload_race: float, start_s: flo
             patience_s=tick(rng.choice((0.0, 0.5, 5.0, 50.0)) * rng.random()) if rng.random() < impatient else 1e6,
             service_s=tick(rng.choice((0.0, 0.2, 2.0, 20.0)) * rng.random()),
         )
-        for at_s in _times(rng, rng.choice((5, 20, 60, 120)), horizon_s)
+        for at_s in _times(rng, rng.choice((5, 20, 40, 80)), horizon_s)
     ]
     return Plan(fleet, tuple(arrivals), tuple(orders))
 
@@ -81,7 +81,7 @@ def draw_change(rng: Random, fleet: Fleet) -> Fleet:
 def _draw_model(rng: Random, model: ModelId) -> Model:
     drawn = Model(
         model,
-        concurrency_limit=rng.choice((1, 2, 10)),
+        concurrency_limit=rng.choice((1, 3, 10, 10)),
         idle_ttl_s=rng.choice((None, 0.5, 5.0, 60.0)),
         priority=rng.choice((0, 0, 0, 1, 5)),
         queue_timeout_s=rng.choice((0.5, 10.0, 600.0, 600.0)),
@@ -91,7 +91,7 @@ def _draw_model(rng: Random, model: ModelId) -> Model:
 
 def _with_rules(rng: Random, models: dict[ModelId, Model]) -> Fleet:
     names = {str(model): model for model in models}
-    queue_max = rng.choice((0, 3, 20, 2000, 2000, 2000))
+    queue_max = rng.choice((3, 20, 2000, 2000, 2000, 2000))
     if rng.random() < 0.4:
         return Fleet(models, names, matrix=_draw_matrix(rng, list(models)), router=Router.MATRIX, queue_max=queue_max)
     return Fleet(models, names, groups=_draw_groups(rng, list(models)), queue_max=queue_max)
@@ -158,7 +158,7 @@ def _orders(rng: Random, fleet: Fleet, horizon_s: float, start_s: float) -> tupl
             fleets.append(draw_change(rng, fleets[-1]))
             orders.append(Order(at_s, FleetReloaded(fleets[-1])))
     if rng.random() < 0.4:
-        at_s = tick(rng.uniform(0.2, 1.0) * horizon_s)
+        at_s = tick(rng.uniform(0.6, 1.0) * horizon_s)
         grace_s = tick(rng.choice((0.0, 2.0, 30.0)))
         orders.append(Order(at_s, DrainRequested(start_s + at_s + grace_s)))
         if rng.random() < 0.4:
