@@ -195,8 +195,7 @@ class Life:
         if self._stop.done():
             return
         if process.exited.done():
-            await self._blame_port(process, target)
-            raise StartError(self._died(process))
+            raise await self._death(process, target)
         if asking.cancelled():
             waited = f"not ready after {self._launch.ready_timeout_s:g} s"
             raise StartError(f"{waited}: {self._launch.proxy}{self._launch.check_path} {prober.last}")
@@ -210,20 +209,22 @@ class Life:
         if not target.ownable or not is_local(peer):
             return
         stranger = await asyncio.to_thread(foreigner, target.port, peer, [proc.pid for proc in members])
-        if stranger is not None and not process.exited.done():
-            raise PortTakenError(f"port {target.port} is taken by {stranger}; if that is meant to be, set trustProxy")
         if process.exited.done():
-            raise StartError(self._died(process))
-
-    async def _blame_port(self, process: Process, target: Target) -> None:
-        """Tell whether it died because somebody took its port between our check and its bind."""
-        if not self._movable or is_free(target.port):
-            return
-        members = await look(process.tree)
-        address = ipaddress.ip_address(target.addresses[0])
-        stranger = await asyncio.to_thread(foreigner, target.port, address, [proc.pid for proc in members])
+            raise await self._death(process, target)
         if stranger is not None:
-            raise PortTakenError(f"port {target.port} was taken by {stranger} meanwhile")
+            raise PortTakenError(f"port {target.port} is taken by {stranger}; if that is meant to be, set trustProxy")
+
+    async def _death(self, process: Process, target: Target) -> StartError:
+        """Say why it died: perhaps because somebody took its port between our check and its bind."""
+        if self._movable and not is_free(target.port):
+            members = await look(process.tree)
+            address = ipaddress.ip_address(target.addresses[0])
+            stranger = await asyncio.to_thread(foreigner, target.port, address, [proc.pid for proc in members])
+            if stranger is not None:
+                return PortTakenError(f"port {target.port} was taken by {stranger} meanwhile")
+        ended = process.exited.result()
+        hint = " (it must stay in the foreground)" if ended.code == 0 else ""
+        return StartError(self._with_last_words(f"{ended} during start{hint}"))
 
     async def _end(self) -> None:
         """Leave nothing of the process tree, if there is one."""
@@ -265,11 +266,6 @@ class Life:
     def _hear(self, data: bytes) -> None:
         self._printed.write(data)
         self._house.logs.write_upstream(self.model, data)
-
-    def _died(self, process: Process) -> str:
-        ended = process.exited.result()
-        hint = " (it must stay in the foreground)" if ended.code == 0 else ""
-        return self._with_last_words(f"{ended} during start{hint}")
 
     def _with_last_words(self, reason: str) -> str:
         lines = [line for line in self._printed.history().decode(errors="replace").splitlines() if line.strip()]

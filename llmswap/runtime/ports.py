@@ -148,9 +148,10 @@ def _sockets(pids: Iterable[int]) -> tuple[set[int], bool]:
 
 def _sockets_of(pid: int) -> set[int]:
     inodes = set()
-    for entry in os.scandir(f"/proc/{pid}/fd"):
+    folder = f"/proc/{pid}/fd"
+    for name in os.listdir(folder):  # noqa: PTH208  no Path objects wanted: many files
         with contextlib.suppress(FileNotFoundError):
-            target = os.readlink(entry.path)  # noqa: PTH115  no Path objects wanted: many files
+            target = os.readlink(f"{folder}/{name}")  # noqa: PTH115
             if target.startswith("socket:["):
                 inodes.add(int(target[8:-1]))
     return inodes

@@ -29,7 +29,7 @@ class Reaper:
 
     def open(self) -> None:
         """Begin. Without a main thread (some tests) no signal comes, and nothing is reaped."""
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _adopt(1)
         with contextlib.suppress(RuntimeError, ValueError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._soon)
 
@@ -39,6 +39,7 @@ class Reaper:
             asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
         if self._timer is not None:
             self._timer.cancel()
+        _adopt(0)
 
     def _soon(self) -> None:
         # A pause gathers a burst of deaths, and lets those who wait for a child of theirs come first.
@@ -55,6 +56,10 @@ class Reaper:
             if proc is not None and proc.zombie and pid not in own and proc.session != here:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
+
+
+def _adopt(on: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, on, 0, 0, 0)
 
 
 def _children() -> list[int]:

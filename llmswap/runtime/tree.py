@@ -85,7 +85,7 @@ def describe(pid: int) -> str:
         words = (_PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return f"pid {pid}"
-    command = redact_command(" ".join(word.decode(errors="replace") for word in words))
+    command = redact_command(b" ".join(b" ".join(words).split()).decode(errors="replace"))
     return f"pid {pid} ({command[:_DESCRIBED_CHARS]})"
 
 

@@ -37,13 +37,26 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def names_in(folder: Path) -> list[str]:
+    """What a folder holds, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def tagged(tag: str) -> list[psutil.Process]:
     """Living processes whose LLMSWAP_INSTANCE begins with this."""
     found = []
     for process in psutil.process_iter():
         try:
             mine = process.environ().get("LLMSWAP_INSTANCE", "").startswith(tag)
-            if mine and process.status() != psutil.STATUS_ZOMBIE:
+            if mine and alive(process):
                 found.append(process)
         except psutil.Error:
             continue
