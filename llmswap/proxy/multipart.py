@@ -116,11 +116,11 @@ class PartFinder:
 
     def _in_body(self) -> bool:
         at = self._buffer.find(self._delimiter)
+        if self._model_from is not None and (at if at >= 0 else len(self._buffer)) > _MODEL_MAX:
+            raise _malformed("the `model` field is too long")
         if at < 0:
             if self._model_from is None:
                 self._drop(max(0, len(self._buffer) - len(self._delimiter) + 1))
-            elif len(self._buffer) > _MODEL_MAX:
-                raise _malformed("the `model` field is too long")
             return False
         if self._model_from is not None:
             self._take_model(at)

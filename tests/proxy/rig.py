@@ -4,7 +4,6 @@ Only the processes are not real: `Start` and `Stop` are answered here, at once o
 address is that of one recording upstream.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,8 @@ from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.gate import Gate
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
+from tests.raw import RawClient, Reply, exchange
+from tests.stack import until
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +55,7 @@ class Upstream:
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = b"" if request.headers.get("Upgrade") else await request.read()
+        body = b"".join([data async for data in request.content.iter_any()])
         self.seen.append(Seen(request.method, request.raw_path, request.headers, body))
         if self.answer is not None:
             return await self.answer(request)
@@ -79,6 +80,13 @@ class Rig:
     loop: RunLoop
     starts: list[Start]
     auto: bool = True
+
+    async def raw(self, data: bytes, within_s: float = 10.0) -> Reply:
+        """Send these bytes on a connection of their own."""
+        return await exchange("127.0.0.1", int(self.url.rsplit(":", 1)[1]), data, within_s)
+
+    async def connect(self) -> RawClient:
+        return await RawClient.connect("127.0.0.1", int(self.url.rsplit(":", 1)[1]))
 
     def ready(self) -> None:
         start = self.starts[-1]
@@ -142,7 +150,7 @@ async def rig_of(
         settings: Fields of Settings.
     """
     upstream = Upstream()
-    runner = web.ServerRunner(web.Server(upstream.handle), access_log=None)
+    runner = web.ServerRunner(web.Server(upstream.handle, handler_cancellation=True), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -169,19 +177,12 @@ async def rig_of(
     loop.performs({Start: rig._start, Stop: rig._stop})
     try:
         yield rig
-        await _settled(rig)
+        await until(lambda: rig.idle, "everybody has left", 5)  # what a test leaves behind is a leak
         assert not fatal, fatal
     finally:
         await server.close(1.0)
         await context.upstream.close()
         await runner.cleanup()
-
-
-async def _settled(rig: Rig) -> None:
-    """Wait until nobody is inside any more: what a test leaves behind is a leak."""
-    async with asyncio.timeout(5):
-        while not rig.idle:
-            await asyncio.sleep(0.005)
 
 
 async def _no_reload() -> None:
