@@ -24,7 +24,7 @@ from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
 from llmswap.proxy.context import Context
 from llmswap.proxy.routes import build_app
-from llmswap.proxy.server import Server, check_bind, serve
+from llmswap.proxy.server import BindRefused, Server, check_bind, serve
 from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.gate import Gate
 from llmswap.runtime.logbook import LogBook
@@ -147,7 +147,13 @@ class App:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a background task failed", exc_info=error)
+            self._fatal(error)
 
     async def _preload(self) -> None:
         """Load the configured models one after the other."""
@@ -175,6 +181,9 @@ class App:
             try:
                 loaded = self._admit(await asyncio.to_thread(self._read_config))
                 self._refuse_empty(loaded)
+            except BindRefused as error:
+                self._metrics.config_rejected()
+                raise self._refusal("apiKeys", str(error)) from error
             except ConfigError:
                 self._metrics.config_rejected()
                 raise
@@ -183,9 +192,10 @@ class App:
     def _refuse_empty(self, loaded: Loaded) -> None:
         """Refuse a config without models while one with models is in force: most likely a half-written file."""
         if self.context.loaded.fleet.models and not loaded.fleet.models:
-            name = str(self._options.config or self._options.config_dir)
-            message = "the new config defines no models; the old one stays in force"
-            raise ConfigError([ConfigIssue(name, 0, 0, "models", message)])
+            raise self._refusal("models", "the new config defines no models; the old one stays in force")
+
+    def _refusal(self, path: str, message: str) -> ConfigError:
+        return ConfigError([ConfigIssue(str(self._options.config or self._options.config_dir), 0, 0, path, message)])
 
     def _apply(self, loaded: Loaded) -> None:
         """Put a good config in force: no await in here, so that no request sees half of it."""
@@ -219,7 +229,7 @@ class App:
         self.stopping.set()
 
     def _fatal(self, error: BaseException) -> None:
-        del error  # logged by the run loop
+        del error  # logged where it was caught
         self.exit_code = EXIT_FATAL
         self.stopping.set()
 
