@@ -26,7 +26,7 @@ class AccessLog(AbstractAccessLogger):
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Write the line of a finished request."""
-        _write(request, response.status, response.body_length, f"{time:.6f}s")
+        _write(request, response.status, response.content_length or response.body_length, f"{time:.6f}s")
 
 
 def write_aborted(request: web.BaseRequest) -> None:

@@ -4,12 +4,13 @@ import math
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
 
 from llmswap import __version__
-from llmswap.config.settings import Launch
+from llmswap.config.settings import PORT_MACRO, Launch
 from llmswap.core.events import Generation, UnloadRequested
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot, UpstreamView
@@ -40,7 +41,7 @@ def _running(context: Context, view: UpstreamView) -> dict[str, Any]:
     settings = context.loaded.settings.models.get(view.model)
     if settings is None:  # removed by a reload, still draining
         return entry | {"name": "", "description": ""}
-    launch = _at_its_port(settings.launch)
+    launch = _at_its_port(settings.launch, context.gate.ready_url(view.model))
     model = context.loaded.fleet.models[view.model]
     entry["cmd"] = context.logs.hide(redact_command(launch.cmd))
     entry["proxy"] = launch.proxy
@@ -48,8 +49,10 @@ def _running(context: Context, view: UpstreamView) -> dict[str, Any]:
     return entry | {"name": settings.name, "description": settings.description}
 
 
-def _at_its_port(launch: Launch) -> Launch:
-    return launch if launch.port is None else launch.at_port(launch.port)
+def _at_its_port(launch: Launch, url: str | None) -> Launch:
+    """Fill in the port: the one in use, as far as that is known, else the configured one."""
+    port = urlsplit(url).port if url is not None and PORT_MACRO in launch.proxy else launch.port
+    return launch if port is None else launch.at_port(port)
 
 
 async def status(request: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -60,13 +60,14 @@ class Connection(RequestHandler):
     of connecting, must be complete within HEAD_TIMEOUT_S (aiohttp itself has no such limit).
     """
 
-    __slots__ = ("_address", "_crowd", "_head_timer")
+    __slots__ = ("_address", "_crowd", "_head_timer", "_silent")
 
     def __init__(self, server: web.Server, crowd: Crowd, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(server, loop=loop, **settings)
         self._crowd = crowd
         self._address: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
+        self._silent = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room."""
@@ -89,6 +90,7 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes, and note where heads begin and end."""
+        self._silent = False
         between_requests = self._waiter is not None
         super().data_received(data)
         if self._messages:
@@ -106,6 +108,9 @@ class Connection(RequestHandler):
 
     def _head_overdue(self) -> None:
         self._head_timer = None
+        if self._silent:
+            self.force_close()
+            return
         self._refuse(RequestError(408, f"the request head took longer than {HEAD_TIMEOUT_S:g} s"))
 
     def _refuse(self, error: RequestError) -> None:
@@ -129,16 +134,18 @@ class Connection(RequestHandler):
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, in JSON and without a traceback in the log.
+    ) -> NoReturn:
+        """Answer a request head that could not be parsed: in JSON, without a traceback in the log, and close.
 
-        Whatever a handler raises was answered by the door; what comes here is a broken request head.
+        What a handler raises is answered by the door; of that, only a bug of the door itself comes here.
         """
-        log.debug("refused a malformed request from %s: %s", request.remote, exc)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the response has begun")
         del message
-        refusal = RequestError(status, "malformed HTTP request" if status == 400 else "internal error")
-        response = error_response(refusal, Dialect.OPENAI)
-        response.force_close()
-        return response
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if status == 400:
+            log.debug("refused a malformed request from %s: %s", request.remote, exc)
+            self._refuse(RequestError(400, "malformed HTTP request"))
+        else:
+            log.error("a request failed outside of its handler", exc_info=exc)
+            self._refuse(RequestError(status, "internal error"))
+        raise ConnectionError("answered, and closed")

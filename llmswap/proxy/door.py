@@ -15,7 +15,7 @@ from itertools import chain, count
 from secrets import token_hex
 from socket import SO_LINGER, SOL_SOCKET
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from llmswap.config.settings import AccessSettings
@@ -62,6 +62,7 @@ class Route:
         method: `*` for any.
         acts: A GET that changes something (starts or stops a model), so that other sites' pages may not make it.
             HEAD is not answered where that would act, too.
+        takes_body: A client that waits to be asked for its body is asked.
     """
 
     method: str
@@ -69,6 +70,7 @@ class Route:
     scope: Scope
     handler: Handler
     acts: bool = False
+    takes_body: bool = False
     dialect: Dialect = Dialect.OPENAI
 
 
@@ -105,7 +107,7 @@ class Door:
             self._admit(request, route)
             if request.method == "OPTIONS":
                 return self._preflight(request.headers)
-            if "Expect" in request.headers:
+            if "Expect" in request.headers and route is not None and route.takes_body:
                 await _expect(request, self._context.limits)
             return await handler(request)
         except asyncio.CancelledError:
@@ -130,7 +132,7 @@ class Door:
         if method == "OPTIONS":
             return
         if route is None:
-            raise from_unrouted(request)
+            raise RequestError(404, "there is nothing at this path")
         guarded = route.acts or route.scope is Scope.ADMIN or method not in _SAFE_METHODS or "Upgrade" in headers
         if guarded and origin.cross_site(
             headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host"), access.allowed_origins
@@ -146,7 +148,7 @@ class Door:
 
     def _check_host(self, request: web.Request, access: AccessSettings) -> None:
         host = request.headers.get("Host")
-        if host is None and request.version < HttpVersion11:
+        if host is None and request.version == HttpVersion10:
             return  # no browser speaks HTTP/1.0, and only a browser can be tricked with a name
         name = origin.host_name(host or "")
         if name is None:
@@ -223,15 +225,6 @@ class Door:
             response.force_close()
             headers["Connection"] = "close"
         request[STARTED] = response
-
-
-def from_unrouted(request: web.Request) -> RequestError:
-    """Say that a path, or a method on it, is not served."""
-    error = request.match_info.http_exception
-    if isinstance(error, web.HTTPMethodNotAllowed):
-        allow = ", ".join(sorted(error.allowed_methods))
-        return RequestError(405, f"{request.method} is not allowed here, only {allow}", headers={"Allow": allow})
-    return RequestError(404, "there is nothing at this path")
 
 
 async def _expect(request: web.Request, limits: BodyLimits) -> None:

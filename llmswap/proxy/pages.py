@@ -41,6 +41,18 @@ async def not_yet(request: web.Request) -> web.Response:
     raise RequestError(404, f"{request.rel_url.raw_path[:200]} is not available yet in llmswap", "not_available_yet")
 
 
+async def nothing_here(request: web.Request) -> web.Response:
+    """Say that a path, or a method on it, is not served."""
+    allowed: set[str] = set()
+    for resource in request.app.router.resources():
+        if resource is not request.match_info.route.resource:
+            allowed |= (await resource.resolve(request))[1]
+    if not allowed:
+        raise RequestError(404, "there is nothing at this path")
+    allow = ", ".join(sorted(allowed))
+    raise RequestError(405, f"{request.method} is not allowed here, only {allow}", headers={"Allow": allow})
+
+
 async def no_hardware(request: web.Request) -> web.Response:
     """Say that nothing is known of the hardware."""
     del request

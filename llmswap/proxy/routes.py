@@ -83,7 +83,9 @@ _FIXED = (
     Route("POST", "/api/models/unload/{model:.+}", Scope.ADMIN, admin.unload_one),
     Route("POST", "/api/inflight/{id}/cancel", Scope.ADMIN, admin.cancel),
     Route("GET", "/upstream", Scope.OPEN, pages.to_front),
-    Route("*", "/upstream/{rest:.*}", Scope.ADMIN, passthrough.upstream),
+    Route("*", "/upstream/{rest:.*}", Scope.ADMIN, passthrough.upstream, takes_body=True),
+    # All the rest. Last, because aiohttp answers what no route matches in its own way, 100-continue included.
+    Route("*", "/{rest:.*}", Scope.OPEN, pages.nothing_here),
 )
 
 
@@ -92,7 +94,7 @@ def table() -> Iterator[Route]:
     yield from _FIXED
     for path in _BODY_PATHS:
         dialect = Dialect.ANTHROPIC if path in _ANTHROPIC_PATHS else Dialect.OPENAI
-        yield Route("POST", path, Scope.INFERENCE, inference.infer, dialect=dialect)
+        yield Route("POST", path, Scope.INFERENCE, inference.infer, takes_body=True, dialect=dialect)
     for path in _QUERY_PATHS:
         yield Route("GET", path, Scope.INFERENCE, inference.infer_by_query, acts=True)
     for path in _NOT_YET_PATHS:

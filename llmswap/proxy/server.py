@@ -1,6 +1,7 @@
 """Listening: sockets, limits of connections and heads, TLS, and an orderly end."""
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import os
@@ -53,15 +54,17 @@ class Server:
             connection.retire()
 
     async def close(self, timeout_s: float) -> None:
-        """End: give responses on their way this long, then break them off."""
+        """End: give responses on their way this long, then break them off. Asked again, it does nothing."""
+        if self._runner.server is None:
+            return
         await self.stop_accepting()
-        assert self._runner.server is not None, "closed twice"
+        await self._runner.shutdown()  # ends what never ends by itself
         await self._runner.server.shutdown(timeout_s)
         await self._runner.cleanup()
 
     def _connections(self) -> list[Connection]:
-        assert self._runner.server is not None, "closed already"
-        return [connection for connection in self._runner.server.connections if isinstance(connection, Connection)]
+        connections = self._runner.server.connections if self._runner.server is not None else ()
+        return [connection for connection in connections if isinstance(connection, Connection)]
 
 
 async def serve(app: web.Application, listen: str, tls: ssl.SSLContext | None = None) -> Server:
@@ -131,15 +134,15 @@ def parse_listen(listen: str) -> tuple[str | None, int]:
     """Split `host:port`, `:port` or `[v6]:port`; the host is None for all interfaces.
 
     Raises:
-        ValueError: It is none of them.
+        OSError: It is none of them.
     """
     host, separator, port = listen.rpartition(":")
     if not separator or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"cannot listen on {listen!r}: give host:port, like 127.0.0.1:8080")
+        raise OSError(errno.EINVAL, "give host:port, like 127.0.0.1:8080")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"cannot listen on {listen!r}: put an IPv6 address in brackets, like [::1]:8080")
+        raise OSError(errno.EINVAL, "put an IPv6 address in brackets, like [::1]:8080")
     return host or None, int(port)
 
 
@@ -148,7 +151,7 @@ def check_bind(listen: str, access: AccessSettings) -> None:
 
     Raises:
         BindRefused: No key protects it, and nobody said that this is intended.
-        ValueError: The address cannot be understood.
+        OSError: The address cannot be understood.
     """
     host, _ = parse_listen(listen)
     if access.api_keys or (host is not None and _is_loopback_host(host)):
