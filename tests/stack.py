@@ -46,7 +46,7 @@ def until_now(condition: Callable[[], Any], what: str, within_s: float = 10.0) -
     return result
 
 
-async def until(condition: Callable[[], Any], what: str, within_s: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], what: str, within_s: float = 10.0, every_s: float = POLL_S) -> Any:
     """Poll a condition (plain or async) until it gives something true."""
     deadline = time.monotonic() + within_s
     while True:
@@ -56,7 +56,7 @@ async def until(condition: Callable[[], Any], what: str, within_s: float = 10.0)
         if result:
             return result
         assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(every_s)
 
 
 def fake(model: str = "m", /, *flags: str, **options: Any) -> str:
