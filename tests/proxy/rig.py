@@ -150,7 +150,9 @@ async def rig_of(
         settings: Fields of Settings.
     """
     upstream = Upstream()
-    runner = web.ServerRunner(web.Server(upstream.handle, handler_cancellation=True), access_log=None)
+    runner = web.ServerRunner(
+        web.Server(upstream.handle, handler_cancellation=True, auto_decompress=False), access_log=None
+    )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
