@@ -149,41 +149,55 @@ async def rig_of(
         limit: Concurrency limit of every model.
         settings: Fields of Settings.
     """
+    loaded = loaded_of(models, access or AccessSettings(), **settings)
+    if limit is not None:
+        limited = {name: replace(entry, concurrency_limit=limit) for name, entry in loaded.fleet.models.items()}
+        loaded = replace(loaded, fleet=replace(loaded.fleet, models=limited))
+    async with rig_on(loaded, limits or BodyLimits()) as rig:
+        yield rig
+
+
+@asynccontextmanager
+async def rig_on(loaded: Loaded, limits: BodyLimits | None = None) -> AsyncIterator[Rig]:
+    """Serve a config for as long as the block lasts; its commands are never run."""
+    async with recording_upstream() as upstream:
+        fatal: list[BaseException] = []
+        loop = RunLoop(Scheduler(loaded.fleet), fatal.append)
+        context = Context(
+            loaded=loaded,
+            loop=loop,
+            gate=Gate(loop, lambda _model, _generation: upstream.url),
+            logs=LogBook(),
+            upstream=UpstreamClient(),
+            metrics=lambda _accept: (b"", "text/plain"),
+            reload=_no_reload,
+            limits=limits or BodyLimits(),
+        )
+        server = await serve(build_app(context), "127.0.0.1:0")
+        rig = Rig(server.addresses[0], context, upstream, loop, [])
+        loop.performs({Start: rig._start, Stop: rig._stop})
+        try:
+            yield rig
+            await until(lambda: rig.idle, "everybody has left", 5)  # what a test leaves behind is a leak
+            assert not fatal, fatal
+        finally:
+            await server.close(1.0)
+            await context.upstream.close()
+
+
+@asynccontextmanager
+async def recording_upstream() -> AsyncIterator[Upstream]:
+    """Listen as an upstream for as long as the block lasts."""
     upstream = Upstream()
     runner = web.ServerRunner(
         web.Server(upstream.handle, handler_cancellation=True, auto_decompress=False), access_log=None
     )
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-
-    loaded = loaded_of(models, access or AccessSettings(), **settings)
-    if limit is not None:
-        limited = {name: replace(entry, concurrency_limit=limit) for name, entry in loaded.fleet.models.items()}
-        loaded = replace(loaded, fleet=replace(loaded.fleet, models=limited))
-    fatal: list[BaseException] = []
-    loop = RunLoop(Scheduler(loaded.fleet), fatal.append)
-    context = Context(
-        loaded=loaded,
-        loop=loop,
-        gate=Gate(loop, lambda _model, _generation: upstream.url),
-        logs=LogBook(),
-        upstream=UpstreamClient(),
-        metrics=lambda _accept: (b"", "text/plain"),
-        reload=_no_reload,
-        limits=limits or BodyLimits(),
-    )
-    server = await serve(build_app(context), "127.0.0.1:0")
-    rig = Rig(server.addresses[0], context, upstream, loop, [])
-    loop.performs({Start: rig._start, Stop: rig._stop})
     try:
-        yield rig
-        await until(lambda: rig.idle, "everybody has left", 5)  # what a test leaves behind is a leak
-        assert not fatal, fatal
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        upstream.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield upstream
     finally:
-        await server.close(1.0)
-        await context.upstream.close()
         await runner.cleanup()
 
 
