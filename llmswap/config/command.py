@@ -49,11 +49,11 @@ def _split(text: str) -> list[str]:
             at = end + 1
         elif char == '"':
             at = _double_quoted(text, at, word)
-        elif char != "\\":
-            word.append(char)
-        elif at < len(text):
-            word.append("" if text[at] == "\n" else text[at])
+        elif char == "\\":
+            word.append(text[at : at + 1])
             at += 1
+        else:
+            word.append(char)
     if word is not None:
         words.append("".join(word))
     return words
@@ -66,8 +66,8 @@ def _double_quoted(text: str, at: int, word: list[str]) -> int:
         at += 1
         if char == '"':
             break
-        if char == "\\" and at < len(text) and text[at] in _ESCAPED_IN_DOUBLE_QUOTES + "\n":
-            char = "" if text[at] == "\n" else text[at]
+        if char == "\\" and at < len(text) and text[at] in _ESCAPED_IN_DOUBLE_QUOTES:
+            char = text[at]
             at += 1
         word.append(char)
     return at

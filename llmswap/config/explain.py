@@ -1,14 +1,14 @@
 """The tree against the schema: every misfit becomes an issue in the words of the file, at its place."""
 
-from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from llmswap.config.issues import Issues, did_you_mean
+from llmswap.config.issues import Issues
 from llmswap.config.kinds import Section
 from llmswap.config.schema import ConfigFile
+from llmswap.config.schema_models import ModelSection
 from llmswap.config.tree import Map, Path, Seq
 
 _KINDS: dict[str, str] = {
@@ -34,8 +34,10 @@ def fit(root: Map, anchored: set[str], issues: Issues) -> ConfigFile:
         except ValidationError as error:
             for detail in error.errors(include_url=False):
                 path = tuple(part for part in detail["loc"] if part != "[key]")
-                issues.error(path, _message(detail, path))
+                issues.error(path, _message(detail, path, issues))
                 _drop(root, path)
+        if not root.get("models"):
+            issues.check()  # without models, every name in the file would look wrong
     return ConfigFile()
 
 
@@ -50,13 +52,14 @@ def _without_anchor_holders(root: Map, anchored: set[str]) -> Map:
 
 
 def _drop(root: Map, path: Path) -> None:
-    """Take out the misfit: one key of a model, or else a whole top-level section."""
-    depth = 3 if path[0] == "models" and len(path) > 2 else 1
-    holder: Any = root
-    for part in path[: depth - 1]:
-        holder = holder[part]
-    if isinstance(holder, Map):
-        holder.pop(str(path[depth - 1]), None)
+    """Take out the misfit: a key of a model, all keys of a model, or else a whole top-level section."""
+    models = root.get("models")
+    if len(path) == 1 or path[0] != "models" or not isinstance(models, Map):
+        root.pop(str(path[0]), None)
+    elif len(path) > 2 and isinstance(models[str(path[1])], Map):
+        models[str(path[1])].pop(str(path[2]), None)
+    else:
+        models[str(path[1])] = Map()
 
 
 def known_keys(section: type[Section]) -> list[str]:
@@ -64,34 +67,30 @@ def known_keys(section: type[Section]) -> list[str]:
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-def _message(detail: ErrorDetails, path: Path) -> str:
-    kind, given = detail["type"], detail["input"]
-    context = detail.get("ctx", {})
+def _message(detail: ErrorDetails, path: Path, issues: Issues) -> str:
+    kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind in _KINDS:
         return f"must be {_KINDS[kind]}, not {_name_of(given)}{_unquote_hint(kind, given)}"
-    explained = _EXPLAINED.get(kind)
-    return explained(path, given, context) if explained else detail["msg"]
+    if kind == "extra_forbidden":
+        return _unknown(path, issues)
+    if kind == "literal_error":
+        choices = str(context["expected"])
+        hint = issues.hint(str(given), choices.replace("'", "").replace(" or ", ", ").split(", "))
+        return f"must be {choices}, not {_short(given)}{hint}"
+    if kind == "missing":
+        return f"the key '{path[-1]}' is required here"
+    if kind == "greater_than_equal":
+        return f"must be at least {context['ge']}, got {given}"
+    return "must not be empty" if kind in {"too_short", "string_too_short"} else detail["msg"]
 
 
-def _unknown(path: Path, _given: object, _context: dict[str, Any]) -> str:
-    section = _section_at(path[:-1])
-    return f"unknown key '{path[-1]}'{did_you_mean(str(path[-1]), known_keys(section)) if section else ''}"
-
-
-def _choice(_path: Path, given: object, context: dict[str, Any]) -> str:
-    expected = str(context["expected"])
-    hint = did_you_mean(str(given), expected.replace("'", "").replace(" or ", ", ").split(", "))
-    return f"must be {expected}, not {_short(given)}{hint}"
-
-
-_EXPLAINED: dict[str, Callable[[Path, Any, dict[str, Any]], str]] = {
-    "extra_forbidden": _unknown,
-    "literal_error": _choice,
-    "missing": lambda path, _, __: f"the key '{path[-1]}' is required here",
-    "greater_than_equal": lambda _, given, context: f"must be at least {context['ge']}, got {given}",
-    "too_short": lambda *_: "must not be empty",
-    "string_too_short": lambda *_: "must not be empty",
-}
+def _unknown(path: Path, issues: Issues) -> str:
+    key, section = str(path[-1]), _section_at(path[:-1])
+    if section is ConfigFile and key in known_keys(ModelSection):
+        return f"unknown key '{key}' here: it belongs inside a model"
+    if section is ModelSection and key in known_keys(ConfigFile):
+        return f"unknown key '{key}' here: it belongs at the top level"
+    return f"unknown key '{key}'{issues.hint(key, known_keys(section) if section else ())}"
 
 
 def _section_at(path: Path) -> type[Section] | None:

@@ -1,10 +1,12 @@
 """Collects what is wrong with a config, each at its place. Also the "did you mean" of every message."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from llmswap.config.errors import ConfigError, ConfigIssue
 from llmswap.config.tree import Path, Place, Tree, find_place
+
+MAX_COMPARISONS = 20_000
 
 
 class Issues:
@@ -19,6 +21,7 @@ class Issues:
         self._nowhere = Place(file, 0, 0)
         self._errors: list[ConfigIssue] = []
         self._warnings: list[ConfigIssue] = []
+        self._comparisons_left = MAX_COMPARISONS
         self._spoiled: set[tuple[str, int]] = set()
 
     def __bool__(self) -> bool:
@@ -66,11 +69,21 @@ class Issues:
         """Give the warnings in the file's order."""
         return tuple(_in_order(self._warnings))
 
+    def hint(self, word: str, known: Collection[str]) -> str:
+        """Suggest the nearest known word: ` (did you mean 'ttl'?)`, or nothing if none is near.
+
+        Comparing takes time, so after a few thousand words a config gets no more suggestions.
+        """
+        self._comparisons_left -= len(known)
+        if self._comparisons_left < 0:
+            return ""
+        by_lower = {name.lower(): name for name in known}
+        near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+        return f" (did you mean '{by_lower[near[0]]}'?)" if near else ""
+
     @staticmethod
     def _note(into: list[ConfigIssue], place: Place, path: Path, message: str) -> None:
-        issue = ConfigIssue(place.file, place.line, place.column, dotted(path), message)
-        if issue not in into[-20:]:
-            into.append(issue)
+        into.append(ConfigIssue(place.file, place.line, place.column, dotted(path), message))
 
 
 def dotted(path: Path) -> str:
@@ -79,13 +92,6 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest the nearest known word: ` (did you mean 'ttl'?)`, or nothing if none is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f" (did you mean '{by_lower[near[0]]}'?)" if near else ""
 
 
 def _in_order(issues: list[ConfigIssue]) -> list[ConfigIssue]:

@@ -77,7 +77,7 @@ def _all_finite(value: object) -> None:
 Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 Texts = list[Text]
 # Floats are cut off; a quoted number is an error.
-Whole = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"anyOf": [{"type": "integer"}, _MACRO]})]
+Whole = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"anyOf": [{"type": "number"}, _MACRO]})]
 AtLeast0 = Annotated[Whole, Field(ge=0)]
 AtLeast1 = Annotated[Whole, Field(ge=1)]
 Flag = Annotated[

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
+from llmswap.config.command import without_comments
 from llmswap.config.issues import Issues
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import ModelSection
@@ -25,7 +26,8 @@ _WORDS_SEARCHED = 8  # `sudo -E env X=1 docker run ...`, `bash -c "exec docker r
 def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | None, issues: Issues) -> Launch:
     """Make the launch of one model; `${PORT}` stays in it until the process is spawned."""
     path = ("models", model)
-    if not section.cmd.strip():
+    cmd = without_comments(section.cmd)  # macros may have brought some
+    if not cmd.strip():
         issues.warn((*path, "cmd"), "cmd is empty: this model cannot be started")
     check_path, check_host = _check(section.check_endpoint.strip())
     proxy = section.proxy.strip()
@@ -33,8 +35,8 @@ def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | 
     trust = section.trust_proxy
     return Launch(
         model=model,
-        cmd=section.cmd,
-        cmd_stop=section.cmd_stop,
+        cmd=cmd,
+        cmd_stop=without_comments(section.cmd_stop),
         env=_env(section, path, issues),
         proxy=proxy,
         check_path=check_path,

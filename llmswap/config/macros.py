@@ -5,10 +5,10 @@ declared before it, and a model's macro that overrides a global one takes its po
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from llmswap.config.issues import Issues, did_you_mean
+from llmswap.config.issues import Issues
 from llmswap.config.scalars import Date, Scalar, go_format
 from llmswap.config.tree import Map, Path, Seq, Tree
 
@@ -127,16 +127,16 @@ def _report_cycle(macros: Mapping[str, Scalar], path: Path, issues: Issues) -> N
 
 
 def report_leftovers(
-    tree: Tree, path: Path, known: Iterable[str], issues: Issues, allowed: tuple[str, ...] = ()
+    tree: Tree, path: Path, known: Collection[str], issues: Issues, allowed: tuple[str, ...] = ()
 ) -> None:
     """Report every macro that is still there after expansion."""
     for place, text in _strings(tree, path):
         for name in dict.fromkeys(_uses(text)):
             if name not in allowed:
-                issues.error(place, _leftover(name, tuple(known)))
+                issues.error(place, _leftover(name, known, issues))
 
 
-def _leftover(name: str, known: tuple[str, ...]) -> str:
+def _leftover(name: str, known: Collection[str], issues: Issues) -> str:
     macro = f"${{{name}}}"
     if name == "PORT":
         return f"unknown macro '{macro}': it is only available when cmd uses it"
@@ -146,7 +146,7 @@ def _leftover(name: str, known: tuple[str, ...]) -> str:
         return f"unknown macro '{macro}': it is only available inside models"
     if name in known:
         return f"unknown macro '{macro}': it is declared after the macro that uses it; move its declaration up"
-    return f"unknown macro '{macro}'{did_you_mean(name, known)}"
+    return f"unknown macro '{macro}'{issues.hint(name, known)}"
 
 
 def _uses(value: Scalar) -> list[str]:

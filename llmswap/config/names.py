@@ -1,6 +1,6 @@
 """Every name a client may use, and the model behind it."""
 
-from llmswap.config.issues import Issues, did_you_mean
+from llmswap.config.issues import Issues
 from llmswap.config.schema import ConfigFile
 from llmswap.config.tree import Path
 from llmswap.core.fleet import ModelId
@@ -61,4 +61,4 @@ class Names:
 
     def hint(self, name: str) -> str:
         """Suggest a name that exists."""
-        return did_you_mean(name, self.ids)
+        return self._issues.hint(name, self.ids)

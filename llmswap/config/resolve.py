@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from llmswap.config.access import access
-from llmswap.config.issues import Issues, did_you_mean
+from llmswap.config.issues import Issues
 from llmswap.config.later import check_later
 from llmswap.config.launching import fingerprint, launch
 from llmswap.config.names import Names
@@ -130,11 +130,11 @@ def _capabilities(section: CapabilitiesSection) -> Capabilities:
 def _log(file: ConfigFile, issues: Issues) -> LogSettings:
     level, time_format = file.log_level.lower(), file.log_time_format.lower()
     if level not in LEVELS:
-        issues.warn(("logLevel",), f"is not a level{did_you_mean(level, LEVELS)}: info is used")
+        issues.warn(("logLevel",), f"is not a level{issues.hint(level, LEVELS)}: info is used")
         level = "info"
     if time_format and time_format not in TIME_FORMATS:
         issues.warn(
-            ("logTimeFormat",), f"is not a known format{did_you_mean(time_format, TIME_FORMATS)}: no time is shown"
+            ("logTimeFormat",), f"is not a known format{issues.hint(time_format, TIME_FORMATS)}: no time is shown"
         )
         time_format = ""
     return LogSettings(level, time_format, file.log_to_stdout)

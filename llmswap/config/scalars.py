@@ -20,8 +20,7 @@ _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _PREFIXED = re.compile(r"([-+]?)0(?:[xX]([0-9a-fA-F]+)|[bB]([01]+)|[oO]?([0-7]+))")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _DATE = re.compile(
-    r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})"
-    r"(?:(?:[Tt](?=.*(?:Z|[-+][0-9]{2}:[0-9]{2})$)| +)([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:\.([0-9]{1,9}))?"
+    r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})(?:([Tt]| +)([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:\.([0-9]{1,9}))?"
     r"(Z|[-+][0-9]{2}:[0-9]{2})?)?"
 )
 _SMALLEST, _LARGEST = -(2**63), 2**64 - 1
@@ -76,9 +75,11 @@ def _date(text: str) -> Date | None:
     found = _DATE.fullmatch(text)
     if found is None:
         return None
-    *numbers, fraction, zone = found.groups()
+    year, month, day, separator, hour, minute, second, fraction, zone = found.groups()
+    if separator is not None and (zone is None) != separator.isspace():
+        return None  # with a T the zone is needed, after a blank it is not allowed
     try:
-        moment = dt.datetime(*(int(number or 0) for number in numbers))  # type: ignore[arg-type]  # noqa: DTZ001
+        moment = dt.datetime(*(int(number or 0) for number in (year, month, day, hour, minute, second)))  # type: ignore[arg-type]  # noqa: DTZ001
     except ValueError:
         return None
     fraction = f".{fraction.rstrip('0')}".rstrip(".") if fraction else ""

@@ -140,15 +140,16 @@ def leaves(node: Node) -> list[Name | Ref]:
 
 def validate(rules: MatrixRules, models: Collection[ModelId]) -> list[str]:
     """Find everything wrong with the rules, each problem one line that starts with its place."""
+    hint = _Hints()
     problems = [] if rules.sets else ["sets: at least one set is needed"]
     problems += [
-        f"vars.{var}: there is no model {model!r}{_hint(model, models)}"
+        f"vars.{var}: there is no model {model!r}{hint(model, models)}"
         for var, model in rules.vars.items()
         if model not in models
     ]
     for model, cost in rules.evict_costs.items():
         if model not in models:
-            problems.append(f"evict_costs.{model}: there is no such model{_hint(model, models)}")
+            problems.append(f"evict_costs.{model}: there is no such model{hint(model, models)}")
         if cost < 1:
             problems.append(f"evict_costs.{model}: must be at least 1, got {cost}")
     parsed: dict[str, Node] = {}
@@ -161,9 +162,9 @@ def validate(rules: MatrixRules, models: Collection[ModelId]) -> list[str]:
             continue
         for leaf in dict.fromkeys(leaves(parsed[name])):
             if isinstance(leaf, Ref) and leaf.text not in rules.sets:
-                problems.append(f"sets.{name}: there is no set {leaf.text!r}{_hint(leaf.text, rules.sets)}")
+                problems.append(f"sets.{name}: there is no set {leaf.text!r}{hint(leaf.text, rules.sets)}")
             elif isinstance(leaf, Name) and leaf.text not in names:
-                problems.append(f"sets.{name}: there is no var or model {leaf.text!r}{_hint(leaf.text, names)}")
+                problems.append(f"sets.{name}: there is no var or model {leaf.text!r}{hint(leaf.text, names)}")
     try:
         _in_order(parsed)
     except MatrixError as error:
@@ -171,9 +172,16 @@ def validate(rules: MatrixRules, models: Collection[ModelId]) -> list[str]:
     return problems
 
 
-def _hint(word: str, words: Collection[str]) -> str:
-    close = get_close_matches(word, words, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+class _Hints:
+    """Suggests near words. Comparing takes time, so it does so for a few thousand words only."""
+
+    def __init__(self) -> None:
+        self._comparisons_left = 20_000
+
+    def __call__(self, word: str, words: Collection[str]) -> str:
+        self._comparisons_left -= len(words)
+        close = get_close_matches(word, words, 1) if self._comparisons_left >= 0 else []
+        return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _in_order(sets: Mapping[str, Node]) -> list[str]:
