@@ -129,6 +129,6 @@ def session() -> aiohttp.ClientSession:
 
 
 def curl(url: str, model: str) -> str:
-    """Give a command line that does what a client does."""
+    """Give a command line that does what a client does, in two short lines that can be pasted."""
     body = json.dumps({"model": model, "messages": _user("hello")}, separators=(",", ":"))
-    return f"curl {url}/v1/chat/completions -d '{body}'"
+    return f"curl {url}/v1/chat/completions \\\n    -d '{body}'"

@@ -34,6 +34,7 @@ class Scene:
     """
 
     title: str
+    plot: str
     now_s: float
     snapshot: Snapshot
     story: Story
@@ -44,9 +45,10 @@ class Scene:
 
 def frame(scene: Scene, width: int, height: int) -> list[list[tuple[str, str]]]:
     """Draw a frame: rows of (style, text) pieces, each row at most `width` wide, at most `height` rows."""
-    head = [[("bold", scene.title)], []]
+    head = [[("bold", scene.title)], [("dim", scene.plot)], []]
     body = [*_models(scene), [], *_gpu(scene, width), [], *_clients(scene), []]
-    foot = [[], [("bold", scene.story.summary())], [], *[[("dim", tip)] for tip in scene.tips]]
+    summary = [[("bold", line)] for line in scene.story.summary().splitlines()]
+    foot = [[], *summary, [], *[[("dim", tip)] for tip in scene.tips]]
     room = height - len(head) - len(body) - len(foot) - 1
     if room < 2:  # a small window: what happened last matters more than what one could try
         foot = []

@@ -14,7 +14,7 @@ from random import Random
 from llmswap.app import App, Options, reader, running_app
 from llmswap.demo.clients import SCRIPTS, Client, curl, session
 from llmswap.demo.screen import Scene, Terminal, wants_colour
-from llmswap.demo.stage import GPU_GIB, is_free, ledger_path, write_config
+from llmswap.demo.stage import GPU_GIB, PLOT, is_free, ledger_path, write_config
 from llmswap.demo.story import Line, Story
 from llmswap.fake_upstream.ledger import Holder, Ledger
 
@@ -70,7 +70,7 @@ class _Performance:
         self._ledger = Ledger(ledger_path(folder), GPU_GIB, 0.0, Holder("demo"))
         self._tips = (
             "Try it, in another terminal:",
-            f"  {curl(self._url, 'coder')}",
+            *f"  {curl(self._url, 'coder')}".splitlines(),
             f"  curl {self._url}/v1/models",
             f"  {_program()} status --url {self._url}",
             f"  less {folder / 'config.yaml'}",
@@ -119,9 +119,11 @@ class _Performance:
         held: Counter[str] = Counter()
         for entry in self._ledger.entries():
             held[entry.name] += entry.gib  # type: ignore[assignment]  # a Counter of GiB
-        speed = f", {1 / self._wishes.time_scale:g} x faster than life" if 0 < self._wishes.time_scale < 1 else ""
+        scale = self._wishes.time_scale
+        speed = f", {1 / scale:g} x fast" if 0 < scale < 1 else ""
         return Scene(
-            title=f"llmswap demo  {self._url}  (simulated engines{speed}; Ctrl-C ends it)",
+            title=f"llmswap demo   {self._url}   Ctrl-C ends it",
+            plot=PLOT.format(speed=speed),
             now_s=time.monotonic(),
             snapshot=self._app.loop.snapshot(),
             story=self._story,

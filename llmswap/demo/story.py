@@ -113,12 +113,12 @@ class Story:
         return step.at_s - self._moving.pop(model, step.at_s)
 
     def summary(self) -> str:
-        """Tell it all in one paragraph."""
+        """Tell it all in two lines."""
         whole_s = self.elapsed_s()
         requests = sum(self.served.values())
         each = ", ".join(f"{count} by {model}" for model, count in sorted(self.served.items()))
         return (
-            f"{requests} requests served in {whole_s:.1f} s{f' ({each})' if each else ''}; "
+            f"{requests} requests served in {whole_s:.1f} s{f' ({each})' if each else ''}\n"
             f"{self.loads} loads, {self.swaps} of them swaps; "
-            f"requests waited for loading during {self.lost_s:.1f} s ({self.lost_s / max(whole_s, 0.001):.0%})."
+            f"somebody waited for one during {self.lost_s:.1f} s ({self.lost_s / max(whole_s, 0.001):.0%})"
         )
