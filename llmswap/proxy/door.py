@@ -8,6 +8,7 @@ import asyncio
 import logging
 import re
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,7 +20,8 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from llmswap.config.settings import AccessSettings
-from llmswap.proxy import access_log, origin
+from llmswap.proxy import origin
+from llmswap.proxy.access_log import ACCESS_LINES, STATUS_LEFT
 from llmswap.proxy.auth import CHALLENGE, KeyRing, candidate_key
 from llmswap.proxy.bodies import BodyLimits
 from llmswap.proxy.context import Context
@@ -100,6 +102,7 @@ class Door:
     @web.middleware
     async def enter(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check the request, run its handler, turn what it raises into an answer."""
+        began_s = time.monotonic()
         offered = request.headers.get("X-Request-Id")
         request[REQUEST_ID] = offered if offered and _REQUEST_ID.fullmatch(offered) else next(self._ids)
         route = self._routes.get(request.match_info.route)
@@ -111,7 +114,8 @@ class Door:
                 await _expect(request, self._context.limits)
             return await handler(request)
         except asyncio.CancelledError:
-            access_log.write_aborted(request)
+            took_s = time.monotonic() - began_s
+            request.app[ACCESS_LINES].note(request, STATUS_LEFT, 0, took_s)
             raise
         except Exception as error:
             if isinstance(error, web.HTTPException) and error.status < 400:
@@ -153,9 +157,10 @@ class Door:
         name = origin.host_name(host or "")
         if name is None:
             raise RequestError(400, "the Host header is malformed", "bad_host")
-        if self._host_checked and not origin.host_allowed(name, _local_address(request), access.allowed_hosts):
-            message = f"this is not {name[:100]}: list that name under `allowedHosts` in the config if it is"
-            raise RequestError(421, message, "host_not_allowed")
+        if not self._host_checked or origin.host_allowed(name, access.allowed_hosts) or name == _local_address(request):
+            return
+        message = f"this is not {name[:100]}: list that name under `allowedHosts` in the config if it is"
+        raise RequestError(421, message, "host_not_allowed")
 
     def _authenticate(self, request: web.Request, scope: Scope) -> bool:
         """Tell whether the request comes from an admin.

@@ -34,19 +34,16 @@ def _own_name() -> str:
 
 
 @lru_cache(maxsize=512)
-def host_allowed(name: str, local_address: str, allowed: tuple[str, ...]) -> bool:
-    """Tell whether a host name is one of ours.
+def host_allowed(name: str, allowed: tuple[str, ...]) -> bool:
+    """Tell whether a host name is one of ours, whatever address the connection came in at.
 
     Args:
         name: From `host_name`.
-        local_address: Our end of the connection: an IP literal we listen on.
         allowed: Further names, from `allowedHosts`.
     """
     if name == "localhost" or name.endswith(".localhost") or name == _own_name():
         return True
-    if is_loopback(name) or name == local_address:
-        return True
-    return any(name == host_name(entry) for entry in allowed)
+    return is_loopback(name) or any(name == host_name(entry) for entry in allowed)
 
 
 @lru_cache(maxsize=512)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from llmswap.proxy import admin, health, inference, logs, models, pages, passthrough
+from llmswap.proxy.access_log import ACCESS_LINES, AccessLines
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Dialect
 from llmswap.proxy.door import Door, Route, Scope
@@ -106,6 +107,7 @@ def build_app(context: Context) -> web.Application:
     app = web.Application()
     app[CONTEXT] = context
     app[health.HEARTBEAT] = health.Heartbeat()
+    app[ACCESS_LINES] = AccessLines()
     routes: dict[web.AbstractRoute, Route] = {}
     for line in sorted(table(), key=lambda line: line.path):  # methods of one path side by side share a resource
         resource = app.router.add_resource(line.path)
@@ -119,6 +121,7 @@ def build_app(context: Context) -> web.Application:
     app.cleanup_ctx.append(health.beating)
     app.on_startup.append(_refuse_undeclared)
     app.on_shutdown.append(_end_log_streams)
+    app.on_cleanup.append(_flush_access_lines)
     return app
 
 
@@ -130,6 +133,10 @@ async def _expect_later(request: web.Request) -> None:
 async def _end_log_streams(app: web.Application) -> None:
     """Let those who follow a log reach its end, so that nobody has to be cut off."""
     app[CONTEXT].logs.end()
+
+
+async def _flush_access_lines(app: web.Application) -> None:
+    app[ACCESS_LINES].flush()
 
 
 async def _refuse_undeclared(app: web.Application) -> None:

@@ -102,9 +102,8 @@ async def test_a_request_without_host_is_served_only_in_http_1_0() -> None:
 
 def test_the_host_name_of_an_absolute_target_is_not_what_counts() -> None:
     assert origin.host_name("evil.example") == "evil.example"
-    assert not origin.host_allowed("evil.example", "127.0.0.1", ())
-    assert origin.host_allowed("192.0.2.7", "192.0.2.7", ())
-    assert origin.host_allowed("evil.example", "127.0.0.1", ("Evil.Example:99",))
+    assert not origin.host_allowed("evil.example", ())
+    assert origin.host_allowed("evil.example", ("Evil.Example:99",))
 
 
 # The forty cases: (origin, sec-fetch-site) x (method, path). True: may pass.
