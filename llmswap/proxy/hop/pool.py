@@ -78,7 +78,7 @@ class Pool:
             return
         idle.append((connection, time.monotonic() + idle_s if idle_s is not None else float("inf")))
         if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+            self._sweeper = asyncio.get_running_loop().call_later(min(idle_s or _SWEEP_S, _SWEEP_S), self._sweep)
 
     def _sweep(self) -> None:
         now_s = time.monotonic()
