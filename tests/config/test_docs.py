@@ -1,0 +1,100 @@
+"""docs/configuration.md against the schema: every key with its type and default, and none that does not exist."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llmswap.config.schema import json_schema
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+ROW = re.compile(r"^\| `([^`]+)` \| ([^|]+) \| ([^|]+) \| [^|]+ \| (llama-swap|llmsnap|llmswap) \|$", re.MULTILINE)
+
+# Mappings from names of the user's choice to sections have tables of their own, under this name.
+TABLES = {
+    "ModelSection": "models.ID",
+    "GroupSection": "groups.NAME",
+    "MatrixSection": "matrix",
+    "PeerSection": "peers.ID",
+    "SelectorSection": "selectors.ID",
+    "ProfileSection": "profiles.NAME",
+    "FiltersSection": "filters",
+    "TimeoutsSection": "timeouts",
+    "PeerTimeoutsSection": "timeouts",
+}
+
+
+def expected() -> dict[str, tuple[str, str]]:
+    """Give every key of the schema, `table.key.key`, with type and default as the page writes them."""
+    schema = json_schema()
+    rows = dict(_rows(schema["properties"], schema.get("required", ()), "", schema["$defs"]))
+    for name, table in TABLES.items():
+        if name != "PeerTimeoutsSection":  # the same keys; the peers' row tells the one other default
+            section = schema["$defs"][name]
+            rows |= dict(_rows(section["properties"], section.get("required", ()), f"{table}.", schema["$defs"]))
+    return rows
+
+
+def _rows(
+    keys: dict[str, Any], required: Any, path: str, defs: dict[str, Any]
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    for key, value in keys.items():
+        name = _section(value)
+        yield path + key, (_kind(value), "required" if key in required else _default(value, name))
+        if name is not None and name not in TABLES:
+            yield from _rows(defs[name]["properties"], (), f"{path}{key}.", defs)
+
+
+def _section(value: dict[str, Any]) -> str | None:
+    for option in (value, *value.get("anyOf", ())):
+        if "$ref" in option:
+            return str(option["$ref"].rpartition("/")[2])
+    return None
+
+
+def _kind(value: dict[str, Any]) -> str:
+    options = [option for option in value.get("anyOf", [value]) if option.get("type") != "null"]
+    first = options[0]
+    if "anyOf" in first:
+        first = first["anyOf"][0]
+    if "$ref" in first or first.get("type") == "object":
+        return "mapping"
+    if "enum" in first:
+        return " or ".join(first["enum"])
+    if "const" in first:
+        return str(first["const"])
+    kind = first.get("type", "any")
+    if isinstance(kind, list):
+        return "string"
+    return {"array": "list", "boolean": "bool", "number": "integer"}.get(kind, kind)
+
+
+def _default(value: dict[str, Any], section: str | None) -> str:
+    default = value.get("default")
+    if section is not None or default in (None, [], {}, ""):
+        return "-"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return (
+        ", ".join(default)
+        if isinstance(default, list)
+        else f"`{default}`"
+        if isinstance(default, str)
+        else str(default)
+    )
+
+
+def test_the_page_has_every_key_with_its_type_and_default_and_no_other():
+    written = {key: (kind, default) for key, kind, default, _ in ROW.findall(PAGE.read_text())}
+    assert written == expected()
+
+
+def test_the_page_says_whose_each_key_is():
+    origin = {key: whose for key, _, _, whose in ROW.findall(PAGE.read_text())}
+    assert origin["models.ID.cmd"] == "llama-swap"
+    assert origin["models.ID.sleepMode"] == "llmsnap"
+    assert {key for key, whose in origin.items() if whose == "llmswap"} == {
+        *("allowUnauthenticated", "allowedHosts", "allowedOrigins", "trustedProxies", "forwardAuth"),
+        *("upstream.allowControl", "queueTimeout", "queueMax"),
+        *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
+    }
