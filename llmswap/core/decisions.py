@@ -96,7 +96,7 @@ class Decisions:
             return
         evict = [other for other in evict if not other.stuck]
         ids = tuple(other.id for other in evict)
-        if any(other.in_flight and other.state is State.READY for other in evict):
+        if any(self._is_busy(other) for other in evict):
             return
         if any(swap.collides(up.id, ids) for swap in self._books.swaps.values()):
             return
@@ -107,6 +107,10 @@ class Decisions:
             self._stop(other, StopCause.EVICT, evicted_for=up.id)
         if not swap.pending:
             self._start(up, swap)
+
+    def _is_busy(self, up: Upstream) -> bool:
+        """Whether it must not be evicted now. One that stops already is not spared by its last requests."""
+        return up.state is State.READY and up.in_flight > 0
 
     def _advance_swaps(self) -> None:
         """Start whoever has the room now, and serve who waited for a swap that is done.

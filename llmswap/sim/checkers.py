@@ -59,6 +59,7 @@ class Checkers:
         """
         self._steps += 1
         stale = self._is_stale(step.event) and (due_s is None or due_s > step.at_s)
+        demand(not (stale and step.commands), "I12", "a stale outcome led to commands")
         self._fold.event(step.at_s, step.event)
         if isinstance(step.event, ev.FleetReloaded):
             self._oracle = Oracle(self._fold.fleet)
@@ -67,9 +68,7 @@ class Checkers:
             self._check_command(step, command, truth)
             self._fold.command(command)
         self._fold.settle()
-        if stale:
-            demand(not step.commands, "I12", "a stale outcome led to commands")
-            demand(_essence(self._before) == _essence(after), "I12", "a stale outcome changed the books")
+        demand(not stale or _essence(self._before) == _essence(after), "I12", "a stale outcome changed the books")
         self._check_books(after)
         self._check_waits(step.at_s)
         if isinstance(step.event, ev.FleetReloaded):

@@ -3,6 +3,7 @@
 It keeps the promises of events.py and commands.py as the supervisor and the gate do, as unpleasantly as they allow.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,8 +68,10 @@ class World:
         self._timer_s: float | None = None
         self.steps: list[Step] = []
         self.report = Report(worlds=1)
-        for number, arrival in enumerate(plan.arrivals):
-            self._engine.at(start_s + arrival.at_s, partial(self._come, ev.RequestId(number), arrival))
+        self._numbers = map(ev.RequestId, itertools.count())
+        self._retries = len(plan.arrivals)  # how often, in all, a client whose upstream crashed comes again
+        for arrival in plan.arrivals:
+            self._engine.at(start_s + arrival.at_s, partial(self._come, next(self._numbers), arrival))
         for order in plan.orders:
             self._engine.at(start_s + order.at_s, partial(self._post, order.event))
 
@@ -122,6 +125,14 @@ class World:
         self._engine.after(arrival.patience_s, partial(self._give_up, request))
         self._post(ev.RequestArrived(request, arrival.model))
 
+    def _come_again(self, process: Process) -> None:
+        """Let clients whose answers broke off try once more, right into the sweep of the crashed upstream."""
+        for request in sorted(process.serving):
+            if self._retries > 0 and self._rng.random() < 0.5:
+                self._retries -= 1
+                arrival = self._clients[request]
+                self._engine.after(0.1 * self._rng.random(), partial(self._come, next(self._numbers), arrival))
+
     def _give_up(self, request: ev.RequestId) -> None:
         if request in self._served_by:
             self._end(request)
@@ -171,6 +182,7 @@ class World:
     def _crash(self, process: Process) -> None:
         if self._processes.get(process.model) is process and not process.dying:
             process.dying = True
+            self._come_again(process)
             self._cut(process)
             self._say(ev.UpstreamExited(process.model, process.generation, "killed by signal 9"))
             self._take_down(process)
