@@ -135,9 +135,9 @@ async def test_g105_env_overrides_what_is_inherited_and_our_path_finds_the_comma
 
 async def test_g112_slow_log_reader_stalls_nobody_and_sees_a_dropped_marker(rig: Rig):
     script = (
-        "import sys\nfor i in range(20000): print('line', i, 'x' * 80)\nprint('the end', flush=True)\nsys.stdin.read()"
+        "import time; [print('line', i, 'x' * 80) for i in range(20000)]; print('the end', flush=True); time.sleep(60)"
     )
-    rig.start(python(script) + " & wait", check_path=None)
+    rig.start(python(script), check_path=None)
     with rig.logs.upstream.subscribe(history=True) as slow:
         await rig.next(UpstreamReady)
         await rig.printed("the end")

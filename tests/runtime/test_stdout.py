@@ -81,7 +81,7 @@ async def test_full_disk_only_costs_lines_and_may_recover():
         os.close(open_fd)
 
 
-def test_close_does_not_wait_for_a_blocked_reader(pipe):
+async def test_close_does_not_wait_for_a_blocked_reader(pipe):
     reading, writing, _ = pipe
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     out = StdoutWriter(writing)
@@ -89,5 +89,5 @@ def test_close_does_not_wait_for_a_blocked_reader(pipe):
     began_s = time.monotonic()
     out.close(timeout_s=0.1)
     assert time.monotonic() - began_s < 1
-    while out._size:  # let the thread end: the pipe's descriptors are about to be closed
-        os.read(reading, 65536)
+    os.set_blocking(reading, False)  # let the thread end: the pipe's descriptors are about to be closed
+    await until(lambda: drained(reading) is not None and not out._thread.is_alive(), "its end")

@@ -42,7 +42,7 @@ async def test_child_gets_no_descriptors_of_ours(rig: Rig):
     rig.start("sleep 60", check_path=None)
     await rig.next(UpstreamReady)
     await until(lambda: psutil.Process(rig.pid()).cmdline()[1:] == ["60"], "setpriv has become sleep")
-    assert names_in(Path(f"/proc/{rig.pid()}/fd")) == ["0", "1", "2"]
+    await until(lambda: names_in(Path(f"/proc/{rig.pid()}/fd")) == ["0", "1", "2"], "its libraries are loaded")
     os.close(reading)
     os.close(writing)
 
