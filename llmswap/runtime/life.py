@@ -22,7 +22,7 @@ from llmswap.runtime.logbook import LogBook, LogRing
 from llmswap.runtime.ports import IpAddress, foreigner, holder, is_free, is_local, pick_free
 from llmswap.runtime.process import Process
 from llmswap.runtime.readiness import Prober, Target
-from llmswap.runtime.redaction import redact, redact_command, secrets_in
+from llmswap.runtime.redaction import redact_command, secrets_in
 from llmswap.runtime.spawn import SpawnError
 from llmswap.runtime.stopping import ask_to_stop, clear, first_of, look
 from llmswap.runtime.tree import Proc, describe
@@ -80,6 +80,7 @@ class Life:
         self._asked = launch
         self._launch = launch  # with the port filled in, once that is settled
         self._house = house
+        house.logs.conceal(launch.model, secrets_in(launch.cmd, launch.env))
         self._printed = LogRing(_TAIL_BYTES)
         self._process: Process | None = None
         self._helper: Process | None = None
@@ -271,5 +272,4 @@ class Life:
         lines = [line for line in self._printed.history().decode(errors="replace").splitlines() if line.strip()]
         if not lines:
             return reason
-        words = redact(redact_command(lines[-1].strip()), secrets_in(self._asked.cmd, self._asked.env))
-        return f"{reason}: {self._house.logs.hide(words)}"
+        return f"{reason}: {self._house.logs.hide(redact_command(lines[-1].strip()), self.model)}"

@@ -144,6 +144,7 @@ class LogBook:
         self.upstream = LogRing()
         self.combined = LogRing()
         self._models: dict[ModelId, LogRing] = {}
+        self._model_secrets: dict[ModelId, tuple[str, ...]] = {}
         self._stdout = stdout
         self.configure(settings or LogSettings(), secrets)
 
@@ -173,15 +174,20 @@ class LogBook:
         if self._combine_proxy:
             self._combine(data)
 
-    def hide(self, text: str) -> str:
-        """Take known secrets out of a text."""
-        return redact(text, self._secrets)
+    def conceal(self, model: ModelId, secrets: Iterable[str]) -> None:
+        """Name the secrets of a model's command and environment, for its tails."""
+        self._model_secrets[model] = tuple(secrets)
+
+    def hide(self, text: str, model: ModelId | None = None) -> str:
+        """Take known secrets out of a text; also those of a model, if one is named."""
+        secrets = self._secrets if model is None else self._secrets + self._model_secrets.get(model, ())
+        return redact(text, secrets)
 
     def tail_lines(self, model: ModelId, count: int) -> list[str]:
         """Give the last non-empty lines a model printed, without secrets."""
         tail = self.model(model).history()[-16 * 1024 :].decode(errors="replace")
         lines = [line.rstrip() for line in tail.splitlines() if line.strip()]
-        return [self.hide(redact_command(line)) for line in lines[-count:]]
+        return [self.hide(redact_command(line), model) for line in lines[-count:]]
 
     def end(self) -> None:
         """End every subscription, so that streams of log lines finish."""

@@ -114,6 +114,15 @@ def test_tail_lines_are_the_last_non_empty_ones_without_secrets():
     assert book.tail_lines(A, 2) == ["started with --api-key ***", "key is ***"]
 
 
+def test_tail_hides_the_models_own_secrets_and_only_there():
+    book = LogBook()
+    book.conceal(A, ["hf-secret-value"])
+    book.write_upstream(A, b"using hf-secret-value\n")
+    assert book.tail_lines(A, 1) == ["using ***"]
+    assert book.hide("hf-secret-value") == "hf-secret-value"
+    assert book.model(A).history() == b"using hf-secret-value\n", "what an upstream prints is kept as it is"
+
+
 def record(level: int, text: str) -> logging.LogRecord:
     return logging.LogRecord("llmswap", level, __file__, 1, text, None, None)
 
