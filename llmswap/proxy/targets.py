@@ -22,10 +22,10 @@ def raw_target(request: web.BaseRequest) -> tuple[str, str]:
         raise RequestError(400, "the request target holds characters that must be percent-encoded", "invalid_target")
     absolute = _ABSOLUTE.match(raw)
     if absolute:
-        raw = raw[absolute.end() :] or "/"
+        raw = raw[absolute.end() :]
     raw = raw.partition("#")[0]
     path, mark, query = raw.partition("?")
-    return path, mark + query
+    return path or "/", mark + query
 
 
 def of_route(request: web.Request) -> str:

@@ -241,7 +241,21 @@ async def test_a_waiting_request_can_be_cancelled_by_an_operator(http: aiohttp.C
         assert not rig.context.in_flight.cancel(1)
 
 
-async def test_a_stream_cancelled_by_an_operator_does_not_look_complete(http: aiohttp.ClientSession) -> None:
+async def test_a_timeout_of_something_else_is_no_cancellation(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig_of(model("m")) as rig:
+
+        async def slow(*_: Any, **__: Any) -> None:
+            raise TimeoutError
+
+        monkeypatch.setattr(rig.context.upstream, "forward", slow)
+        assert (await post(http, rig, {"model": "m"}))[0] == 504
+
+
+async def test_a_stream_cancelled_by_an_operator_does_not_look_complete(
+    http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
     async with rig_of(model("m")) as rig:
         rig.upstream.answer = _stalling
         async with http.post(rig.url + CHAT, json={"model": "m"}) as answer:
@@ -249,6 +263,7 @@ async def test_a_stream_cancelled_by_an_operator_does_not_look_complete(http: ai
             assert rig.context.in_flight.cancel(1)
             with pytest.raises(aiohttp.ClientError):
                 await answer.content.read()
+        assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def _stalling(asked: web.Request) -> web.StreamResponse:

@@ -8,10 +8,11 @@ import orjson
 import pytest
 from aiohttp import web
 
+from llmswap.config.load import loads
 from llmswap.core.events import UnloadRequested
 from llmswap.core.fleet import ModelId
 from llmswap.proxy import loading
-from tests.proxy.rig import Rig, model, rig_of
+from tests.proxy.rig import Rig, model, rig_of, rig_on
 from tests.raw import request
 from tests.stack import until
 
@@ -100,6 +101,36 @@ async def test_it_tells_the_place_in_the_queue_and_makes_few_remarks(http: aioht
         await busy
         assert "queue position #1" in said
         assert 1 <= sum(said.count(remark) for remark in loading._REMARKS) <= 4
+
+
+SIDE_BY_SIDE = """
+models:
+  m: {cmd: "x ${PORT}", sendLoadingState: true}
+  n: {cmd: "x ${PORT}"}
+groups:
+  alone: {members: [m]}
+  beside: {members: [n], exclusive: false}
+"""
+
+
+async def test_a_ready_model_that_must_wait_for_another_has_no_banner(http: aiohttp.ClientSession) -> None:
+    async with rig_on(loads(SIDE_BY_SIDE)) as rig:
+        assert (await ask(http, rig, {"model": "m"}))[0] == 200
+        release = asyncio.Event()
+
+        async def held(asked: web.Request) -> web.StreamResponse:
+            await release.wait()
+            return await sse(asked)
+
+        rig.upstream.answer = held
+        busy = asyncio.create_task(ask(http, rig, {"model": "n"}))
+        await until(lambda: rig.in_flight("n"), "n is busy")
+        asked = asyncio.create_task(ask(http, rig))
+        await until(lambda: rig.waiting("m"), "m waits until n can be evicted")
+        assert rig.state("m") == "ready"
+        release.set()
+        assert "reasoning_content" not in (await asked)[1]
+        await busy
 
 
 async def test_an_answer_that_need_not_wait_has_no_banner(http: aiohttp.ClientSession) -> None:

@@ -131,6 +131,9 @@ async def test_an_upload_beyond_the_limit_is_refused() -> None:
         assert (await rig.raw(request("POST", PATH, form(field(b"model", b"m")), headers=headers))).status == 200
         body = form(field(b"model", b"m"), field(b"x", b"y" * 500))
         assert (await rig.raw(request("POST", PATH, body, headers=headers))).status == 413
+        async with await rig.connect() as client:  # by its own word, so nothing of it need come
+            await client.send(request("POST", PATH, headers=headers + "Content-Length: 501\r\n"))
+            assert (await client.read_to_end(5)).status == 413
 
 
 @pytest.mark.parametrize(
