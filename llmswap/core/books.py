@@ -5,7 +5,7 @@ Books only: every method keeps them consistent, none decides who is served, star
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmswap.core import refusals
 from llmswap.core.commands import Command, Reject
@@ -53,6 +53,7 @@ class Books:
         self._alarms: list[tuple[float, int, Upstream]] = []
         self._alarm_ids = itertools.count()
         self._evictions: dict[ModelId, tuple[Upstream, ...]] = {}  # valid until somebody moves in or out
+        self._residents: Sequence[ModelId] = ()  # as long as that
 
     # Notes to the drain ----------------------------------------------------------------------------------------------
 
@@ -134,11 +135,17 @@ class Books:
         """Name who must go before a model is served, by the fleet's rules."""
         evict = self._evictions.get(up.id)
         if evict is None:
-            swaps = self.swaps
-            running = [o.id for o in self.upstreams.values() if o is not up and (o.holding or o.id in swaps)]
-            chosen = self.rules.evictions(up.id, running, ready=up.admits)
+            others = [model for model in self._running() if model != up.id]
+            chosen = self.rules.evictions(up.id, others, ready=up.admits)
             evict = self._evictions[up.id] = tuple(self.upstreams[model] for model in chosen)
         return evict
+
+    def _running(self) -> Sequence[ModelId]:
+        """Name all who hold memory or are about to, in the fleet's order."""
+        if not self._evictions:
+            swaps = self.swaps
+            self._residents = [up.id for up in self.upstreams.values() if up.holding or up.id in swaps]
+        return self._residents
 
     def next_generation(self) -> Generation:
         """Number a new life."""

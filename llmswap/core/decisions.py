@@ -3,7 +3,8 @@
 The policy is llama-swap's `fifo`. Where it differs the reason stands at the place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 
 from llmswap.core import refusals
 from llmswap.core.books import Books
@@ -12,6 +13,21 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
 from llmswap.core.swaps import Swap
 from llmswap.core.upstreams import Upstream
+
+
+class Verdict(Enum):
+    """What can be done now for those who want a model."""
+
+    WAIT = auto()  # something is on its way already, or somebody who is busy is in the way
+    SERVE = auto()  # it is up, and nobody has to go first (llama-swap's fast path)
+    SWAP = auto()  # it can be made room for, and started
+    BACKOFF = auto()  # its last start failed a moment ago
+    STUCK = auto()  # it, or somebody in the way, cannot be stopped
+
+
+def movable(upstreams: Iterable[Upstream]) -> tuple[Upstream, ...]:
+    """Leave out those that cannot be stopped."""
+    return tuple(up for up in upstreams if not up.stuck)
 
 
 class Decisions:
@@ -37,14 +53,6 @@ class Decisions:
         books.touched.clear()
         books.everyone = False
 
-    def servable(self, up: Upstream) -> bool:
-        """Whether it can serve now, whoever else waits (llama-swap's fast path).
-
-        Whom it would evict but nobody can stop is no reason to leave a ready upstream unused.
-        """
-        books = self._books
-        return up.admits and up.id not in books.swaps and all(other.stuck for other in books.evictions(up))
-
     def _leave(self, up: Upstream) -> None:
         """See off who waited too long, and the upstream itself if it was told to go and may."""
         self._books.expire(up)
@@ -55,28 +63,53 @@ class Decisions:
             elif up.retiring and up.in_flight == 0:
                 self._stop(up, StopCause.RELOAD)
 
+    def verdict(self, up: Upstream) -> Verdict:
+        """Judge the chances of those who want a model: llama-swap's rules, in their order."""
+        books = self._books
+        if up.stuck:
+            return Verdict.STUCK
+        if up.id in books.swaps or up.state is State.STOPPING or up.retiring:
+            return Verdict.WAIT
+        if up.backing_off(books.now_s):
+            return Verdict.BACKOFF
+        evict = books.evictions(up)
+        if up.state is State.READY:
+            # Whom it would evict but nobody can stop is no reason to leave a ready upstream unused.
+            if not movable(evict):
+                return Verdict.SERVE
+        elif any(other.stuck for other in evict):
+            return Verdict.STUCK
+        return Verdict.SWAP if self._is_free(up, evict) else Verdict.WAIT
+
+    def _is_free(self, up: Upstream, evict: Sequence[Upstream]) -> bool:
+        """Whether nobody in the way is busy, or part of another swap."""
+        if any(self._is_busy(other) for other in evict):
+            return False
+        ids = [other.id for other in evict]
+        return not any(swap.collides(up.id, ids) for swap in self._books.swaps.values())
+
     def _to_decide(self) -> list[Upstream]:
-        candidates = self._books.wanted if self._books.everyone else self._books.touched
-        wanted = [up for up in candidates.values() if up.wanted]
-        if len(wanted) > 1:
-            wanted.sort(key=lambda up: up.turn)
-        return wanted
+        """Name, in order, those for whom something can be done; doing it for one can only lessen others' chances."""
+        books = self._books
+        candidates = books.wanted if books.everyone else books.touched
+        able = [up for up in candidates.values() if up.wanted and self.verdict(up) is not Verdict.WAIT]
+        if len(able) > 1:
+            able.sort(key=lambda up: up.turn)
+        return able
 
     def _decide(self, up: Upstream) -> None:
-        """Serve, begin a swap, refuse, or let wait; for all who want one model, in the order of llama-swap's rules."""
+        """Serve, begin a swap, refuse, or let wait; for all who want one model."""
         books = self._books
-        if up.id in books.swaps:
-            return
-        if up.stuck:
-            books.send_away(up, lambda request: refusals.stuck(request, up, up))
-        elif up.backing_off(books.now_s):
-            books.send_away(up, lambda request: refusals.backoff(request, up, books.now_s))
-        elif up.state is State.STOPPING or up.retiring:
-            return
-        elif self.servable(up):
-            self._dispatch(up)
-        else:
-            self._make_room(up, books.evictions(up))
+        match self.verdict(up):
+            case Verdict.SERVE:
+                self._dispatch(up)
+            case Verdict.SWAP:
+                self._begin_swap(up)
+            case Verdict.BACKOFF:
+                books.send_away(up, lambda request: refusals.backoff(request, up, books.now_s))
+            case Verdict.STUCK:
+                culprit = next(other for other in (up, *books.evictions(up)) if other.stuck)
+                books.send_away(up, lambda request: refusals.stuck(request, up, culprit))
 
     def _dispatch(self, up: Upstream) -> None:
         books = self._books
@@ -88,18 +121,10 @@ class Decisions:
             books.commands.append(Dispatch(request, up.id, up.generation))
         books.settle(up)
 
-    def _make_room(self, up: Upstream, evict: Sequence[Upstream]) -> None:
-        """Begin a swap, unless somebody in the way is busy, or on the way in or out for another swap."""
-        stuck = next((other for other in evict if other.stuck), None)
-        if stuck is not None and up.state is not State.READY:
-            self._books.send_away(up, lambda request: refusals.stuck(request, up, stuck))
-            return
-        evict = [other for other in evict if not other.stuck]
+    def _begin_swap(self, up: Upstream) -> None:
+        """Stop whom the rules say, all at once; start when all are gone."""
+        evict = movable(self._books.evictions(up))
         ids = tuple(other.id for other in evict)
-        if any(self._is_busy(other) for other in evict):
-            return
-        if any(swap.collides(up.id, ids) for swap in self._books.swaps.values()):
-            return
         ready = [other for other in evict if other.state is State.READY]
         swap = Swap(up.id, ids, pending=set(ids), evicted=tuple(other.id for other in ready))
         self._books.add_swap(swap)

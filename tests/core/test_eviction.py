@@ -82,3 +82,13 @@ def test_the_matrix_waits_for_a_busy_model_outside_the_set():
     story.all_at(0, arrive(1, "b"), ready("b", 1))
     assert story.at(1, arrive(2, "c")) == []
     assert story.at(2, done(1)) == ["stop b#1 evict for c"]
+
+
+def test_a_model_that_is_being_evicted_does_not_come_back_before_the_swap_is_over():
+    guests = [group("guests", "a", "b", swap=False, exclusive=False), group("big", "c")]
+    story = Story(fleet("a", "b", "c", groups=guests))
+    story.all_at(0, arrive(1, "a"), ready("a", 1), done(1), arrive(2, "b"), ready("b", 2), done(2))
+    story.all_at(1, arrive(3, "c"), stopped("a", 1))
+    assert story.at(2, arrive(4, "a")) == []
+    assert story.at(3, stopped("b", 2)) == ["start c#3"]
+    assert story.at(4, ready("c", 3)) == ["dispatch 3 c#3", "start a#4"]
