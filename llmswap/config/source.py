@@ -38,6 +38,10 @@ _TYPED_TAGS: dict[str, type | tuple[type, ...]] = {
     "tag:yaml.org,2002:null": type(None),
     "tag:yaml.org,2002:timestamp": str,
 }
+_HINTS = {
+    "mapping values are not allowed": "; quote a value that holds a colon and a blank",
+    "cannot start any token": "; indent with blanks, not tabs, and quote a value that begins with @, ` or %",
+}
 _CONTAINER_TAGS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -82,14 +86,22 @@ def parse(text: str, file: str, issues: Issues, stand_ins: Mapping[str, str]) ->
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(file, mark.line + 1, mark.column + 1) if mark else Place(file, 0, 0)
-        reason = ", ".join(filter(None, (error.context, error.problem)))
-        issues.error_at(place, (), f"not valid YAML: {reason}")
+        issues.error_at(place, (), f"not valid YAML: {_reason(error)}")
     except (yaml.YAMLError, UnicodeEncodeError) as error:
         issues.error_at(Place(file, 0, 0), (), f"not valid YAML: {' '.join(str(error).split())}")
     finally:
         if reader is not None:
             reader.close()
     return None
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    """Put YAML's reason in one line, and add what most often is the cause."""
+    problem = error.problem or "cannot be read"
+    hint = next((hint for part, hint in _HINTS.items() if part in problem), "")
+    if not error.context or error.context_mark is None:
+        return problem + hint
+    return f"{error.context} that begins on line {error.context_mark.line + 1}, {problem}{hint}"
 
 
 class _Reader:

@@ -38,6 +38,10 @@ def test_a_missing_variable_hides_no_other_error():
     assert "globalTTL: must be a whole number" in found
 
 
+def test_a_missing_variable_makes_no_second_error_on_its_line():
+    assert "'A' is not set" in one_problem('globalTTL: "${env.A}"')
+
+
 def test_a_missing_variable_in_a_key_is_found():
     assert "'A' is not set" in one_problem("x-${env.A}: 1")
 
