@@ -159,10 +159,16 @@ class Front:
     port: int = 0
     deliveries: list[Delivery] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
+    transports: list[asyncio.Transport] = field(default_factory=list)
 
     @property
     def delivery(self) -> Delivery:
         return self.deliveries[-1]
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait in this process for clients to read them."""
+        return sum(transport.get_write_buffer_size() for transport in self.transports)
 
     async def connect(self, **options: Any) -> RawClient:
         return await RawClient.connect("127.0.0.1", self.port, **options)
@@ -199,6 +205,7 @@ async def front(
 
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         made.deliveries.append(Delivery())
+        made.transports.append(request.transport)
         passed = CIMultiDict(headers if headers is not None else request.headers)
         body: Any = request.content.iter_any() if streamed else await request.read()
         size = request.content_length if streamed else None

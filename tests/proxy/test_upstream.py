@@ -231,12 +231,12 @@ async def test_answers_without_a_body_leave_the_connection_in_use(status: str) -
 
 
 async def test_head_gets_the_length_and_no_body() -> None:
-    async with raw_upstream(says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")) as upstream:
-        async with front(upstream.url) as proxy:
-            reply = await proxy.exchange(request("HEAD", "/"))
-            assert reply.status == 200
-            assert reply.headers["content-length"] == "1000"
-            assert reply.body == b""
+    bodiless = says(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    async with raw_upstream(bodiless) as upstream, front(upstream.url) as proxy:
+        reply = await proxy.exchange(request("HEAD", "/"))
+        assert reply.status == 200
+        assert reply.headers["content-length"] == "1000"
+        assert reply.body == b""
 
 
 async def test_a_tap_sees_the_payload_without_its_framing() -> None:
@@ -252,9 +252,9 @@ async def test_a_tap_sees_the_payload_without_its_framing() -> None:
             self.heard += data
 
     ear = Ear()
-    async with raw_upstream(says(SSE, chunk(b"data: 1\n\n"), chunk(b"data: 2\n\n"), LAST)) as upstream:
-        async with front(upstream.url, tap=ear) as proxy:
-            await proxy.exchange(GET)
+    two = says(SSE, chunk(b"data: 1\n\n"), chunk(b"data: 2\n\n"), LAST)
+    async with raw_upstream(two) as upstream, front(upstream.url, tap=ear) as proxy:
+        await proxy.exchange(GET)
     assert (ear.status, ear.heard) == (200, b"data: 1\n\ndata: 2\n\n")
 
 
@@ -327,11 +327,11 @@ async def prepared(asked: web.BaseRequest) -> web.StreamResponse:
 
 
 async def test_a_prepared_stream_is_continued_with_the_upstreams_events() -> None:
-    async with raw_upstream(says(SSE, chunk(b"data: 1\n\n"), LAST)) as upstream:
-        async with front(upstream.url, into=prepared) as proxy:
-            reply = await proxy.exchange(GET)
-            assert reply.body == chunk(b"data: loading\n\n") + chunk(b"data: 1\n\n") + LAST
-            assert (proxy.delivery.status, proxy.delivery.bytes_out) == (200, 9)
+    one = says(SSE, chunk(b"data: 1\n\n"), LAST)
+    async with raw_upstream(one) as upstream, front(upstream.url, into=prepared) as proxy:
+        reply = await proxy.exchange(GET)
+        assert reply.body == chunk(b"data: loading\n\n") + chunk(b"data: 1\n\n") + LAST
+        assert (proxy.delivery.status, proxy.delivery.bytes_out) == (200, 9)
 
 
 @pytest.mark.parametrize(("wire", "status"), [(answer(b"too long a prompt", status="400 Bad Request"), 400), (OK, 502)])
@@ -346,8 +346,8 @@ async def test_an_answer_that_is_no_stream_is_told_as_an_error(wire: bytes, stat
 
 
 async def test_a_prepared_stream_whose_upstream_dies_is_cut_after_an_error_event() -> None:
-    async with raw_upstream(says_and_closes(SSE, chunk(b"data: 1\n\n"))) as upstream:
-        async with front(upstream.url, into=prepared) as proxy:
-            reply = await proxy.exchange(GET)
-            assert b'data: {"error":' in reply.body
-            assert not reply.body.endswith(LAST)
+    half = says_and_closes(SSE, chunk(b"data: 1\n\n"))
+    async with raw_upstream(half) as upstream, front(upstream.url, into=prepared) as proxy:
+        reply = await proxy.exchange(GET)
+        assert b'data: {"error":' in reply.body
+        assert not reply.body.endswith(LAST)
