@@ -64,7 +64,7 @@ class Route:
         method: `*` for any.
         acts: A GET that changes something (starts or stops a model), so that other sites' pages may not make it.
             HEAD is not answered where that would act, too.
-        takes_body: A client that waits to be asked for its body is asked.
+        takes_body: A client that waits to be asked for its body is asked, if it is not too large for any route.
     """
 
     method: str
@@ -144,6 +144,9 @@ class Door:
             message = "a page of another site may not do this; list its origin under `allowedOrigins` if it should"
             raise RequestError(403, message, "cross_site")
         request[IS_ADMIN] = self._authenticate(request, route.scope)
+        limit = self._context.limits.upload_max
+        if route.takes_body and (request.content_length or 0) > limit:
+            raise RequestError(413, f"the request body is larger than {limit} bytes", "request_too_large")
 
     def _take(self, access: AccessSettings) -> None:
         self._access = access
