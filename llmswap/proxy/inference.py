@@ -15,6 +15,7 @@ from llmswap.proxy import bodies, dialects, filters, headers, multipart, targets
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask, Dialect
 from llmswap.proxy.errors import RequestError
+from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
 from llmswap.proxy.request_keys import IS_ADMIN
 from llmswap.proxy.upstream import Delivery, Outgoing
@@ -122,6 +123,8 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
         RequestError: Refused, failed or cancelled before anything was sent to the client.
         ConnectionResetError: After that; the client's connection is to be aborted.
     """
+    if call.settings.ignore_websockets and wants_upgrade(call.request):
+        return await _serve_uncounted(context, call)
     delivery = Delivery()
     loading = LoadingStream(call.request, call.ask.model)
     try:
@@ -150,6 +153,14 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
         if loading.response is None:
             raise cancelled from None
         return await loading.fail(cancelled)
+
+
+async def _serve_uncounted(context: Context, call: Call) -> web.StreamResponse:
+    """Serve a websocket that counts for nothing (`compat.ignoreWebsockets`): a swap may cut it off."""
+    base_url = context.gate.ready_url(call.settings.id)
+    if base_url is None:
+        raise RequestError(409, f"{call.settings.id} is not ready, and a websocket does not start it", "not_ready")
+    return await context.upstream.forward(call.request, call.outgoing, base_url, call.settings.timeouts, Delivery())
 
 
 def _upstream_failed(dialect: Dialect, message: str) -> bytes:

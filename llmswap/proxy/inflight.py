@@ -25,5 +25,6 @@ class InFlight:
         scope = self._scopes.get(number)
         if scope is None:
             return False
-        scope.reschedule(asyncio.get_running_loop().time())
+        if not scope.expired():
+            scope.reschedule(asyncio.get_running_loop().time())
         return True

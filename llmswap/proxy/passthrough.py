@@ -18,7 +18,7 @@ from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.inference import Call, serve
-from llmswap.proxy.upstream import Delivery, Outgoing
+from llmswap.proxy.upstream import Outgoing
 
 PREFIX = "/upstream/"
 # Names are matched against at most so many leading segments.
@@ -74,12 +74,10 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     if not settings.access.allow_control:
         _refuse_control(place.path)
     head = headers.to_upstream(request, settings.access)
-    outgoing = Outgoing(request.method, place.path + query, head, *_body(request, context))
-    if is_websocket(request) and place.settings.ignore_websockets:
-        return await _serve_unleased(context, request, place.settings, outgoing)
     path = unquote(place.path)
     if any(pattern.search(path) for pattern in settings.ignore_paths):
         _require_ready(context, place.settings)
+    outgoing = Outgoing(request.method, place.path + query, head, *_body(request, context))
     return await serve(context, Call(request, place.settings, Ask(place.settings.id), outgoing))
 
 
@@ -133,27 +131,9 @@ def _body(request: web.Request, context: Context) -> tuple[AsyncIterator[bytes] 
     return bodies.chunks(request, context.limits.upload_max, context.limits), request.content_length
 
 
-def is_websocket(request: web.BaseRequest) -> bool:
-    """Tell whether a request asks to become a websocket."""
-    tokens = ",".join(request.headers.getall("Connection", ())).lower().split(",")
-    return (
-        "upgrade" in (token.strip() for token in tokens) and "websocket" in request.headers.get("Upgrade", "").lower()
-    )
-
-
 def _require_ready(context: Context, settings: ModelSettings) -> None:
     if context.loop.snapshot().upstreams[settings.id].state is not State.READY:
         raise RequestError(409, f"{settings.id} is not ready, and this path does not start it", "not_ready")
-
-
-async def _serve_unleased(
-    context: Context, request: web.Request, settings: ModelSettings, outgoing: Outgoing
-) -> web.StreamResponse:
-    """Serve a websocket that counts for nothing (`compat.ignoreWebsockets`): a swap may cut it off."""
-    base_url = context.gate.ready_url(settings.id)
-    if base_url is None:
-        raise RequestError(409, f"{settings.id} is not ready, and a websocket does not start it", "not_ready")
-    return await context.upstream.forward(request, outgoing, base_url, settings.timeouts, Delivery())
 
 
 async def seal(request: web.Request, response: web.StreamResponse) -> None:

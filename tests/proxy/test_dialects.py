@@ -195,6 +195,7 @@ def test_an_error_in_a_stream_is_one_event() -> None:
     [
         ("/v1/messages", Dialect.ANTHROPIC),
         ("/v/messages/count_tokens", Dialect.ANTHROPIC),
+        ("/messages?beta=true", Dialect.ANTHROPIC),
         ("/v1/chat/completions", Dialect.OPENAI),
     ],
 )

@@ -14,6 +14,7 @@ from llmswap.core.commands import Reject, RejectReason
 from llmswap.core.events import RequestId
 from llmswap.core.fleet import ModelId
 from llmswap.proxy import inference
+from llmswap.proxy.inflight import InFlight
 from tests.proxy.rig import Rig, model, rig_of
 from tests.raw import request
 from tests.stack import until
@@ -239,6 +240,24 @@ async def test_a_waiting_request_can_be_cancelled_by_an_operator(http: aiohttp.C
         status, error = await asked
         assert (status, error["error"]["code"]) == (503, "cancelled")
         assert not rig.context.in_flight.cancel(1)
+
+
+async def test_cancelling_twice_is_cancelling_once() -> None:
+    in_flight = InFlight()
+
+    async def worked_on() -> None:
+        async with asyncio.timeout(None) as scope:
+            with in_flight.listed(7, scope):
+                assert in_flight.cancel(7)
+                assert in_flight.cancel(7)
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    assert in_flight.cancel(7)
+
+    with pytest.raises(TimeoutError):
+        await worked_on()
+    assert not in_flight.cancel(7)
 
 
 async def test_a_timeout_of_something_else_is_no_cancellation(

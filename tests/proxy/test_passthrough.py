@@ -215,20 +215,20 @@ async def test_a_websocket_is_a_request_like_any_other(http: aiohttp.ClientSessi
         await until(lambda: rig.idle, "its place is free")
 
 
-async def test_an_ignored_websocket_starts_nothing_and_counts_for_nothing(http: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize("path", ["/upstream/m/ws", "/props?model=m"])
+async def test_an_ignored_websocket_starts_nothing_and_counts_for_nothing(
+    http: aiohttp.ClientSession, path: str
+) -> None:
     async with rig_of(model("m", ignore_websockets=True), limit=1) as rig:
         rig.upstream.answer = echo
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
-            await http.ws_connect(rig.url + "/upstream/m/ws")
+            await http.ws_connect(rig.url + path)
         assert caught.value.status == 409
         assert not rig.starts
         rig.upstream.answer = None
         assert await get(rig, "/upstream/m/") == 200
         rig.upstream.answer = echo
-        async with (
-            http.ws_connect(rig.url + "/upstream/m/ws") as one,
-            http.ws_connect(rig.url + "/upstream/m/ws") as two,
-        ):
+        async with http.ws_connect(rig.url + path) as one, http.ws_connect(rig.url + path) as two:
             for socket in (one, two):
                 await socket.send_str("hello")
                 assert (await socket.receive()).type is WSMsgType.TEXT
