@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from aiohttp import web
@@ -10,7 +11,6 @@ from aiohttp.web_protocol import RequestHandler
 
 from llmswap.proxy.dialects import Dialect
 from llmswap.proxy.errors import RequestError
-from llmswap.proxy.origin import is_loopback
 from llmswap.proxy.rendering import error_response
 
 log = logging.getLogger(__name__)
@@ -18,39 +18,39 @@ log = logging.getLogger(__name__)
 HEAD_TIMEOUT_S = 10.0
 REMOTE_MAX = 512  # connections from other machines, together
 REMOTE_MAX_PER_ADDRESS = 64
-LOCAL_MAX = 4096  # this machine's own programs are not held to the limits for strangers
+FAMILIAR_MAX = 4096  # this machine's own programs, and trusted proxies: not held to the limits for strangers
+_FAMILIAR = "familiar"
 
 
 class Crowd:
-    """Counts open connections by peer and says when there are too many."""
+    """Counts open connections by peer and says when there are too many.
 
-    def __init__(self) -> None:
-        self._remote: Counter[str] = Counter()
-        self._remote_total = 0
-        self._local_total = 0
+    Args:
+        is_familiar: Whether an address is no stranger's.
+    """
 
-    def enter(self, address: str) -> bool:
-        """Count a connection in, unless there is no room for it."""
-        if is_loopback(address):
-            if self._local_total >= LOCAL_MAX:
-                return False
-            self._local_total += 1
-            return True
-        if self._remote_total >= REMOTE_MAX or self._remote[address] >= REMOTE_MAX_PER_ADDRESS:
-            return False
-        self._remote_total += 1
-        self._remote[address] += 1
-        return True
+    def __init__(self, is_familiar: Callable[[str], bool]) -> None:
+        self._is_familiar = is_familiar
+        self._counts: Counter[str] = Counter()
 
-    def leave(self, address: str) -> None:
+    def enter(self, address: str) -> str | None:
+        """Count a connection in, unless there is no room for it. Returns its place, for `leave`."""
+        counts = self._counts
+        if self._is_familiar(address):
+            place, full = _FAMILIAR, counts[_FAMILIAR] >= FAMILIAR_MAX
+        else:
+            strangers = counts.total() - counts[_FAMILIAR]
+            place, full = address, strangers >= REMOTE_MAX or counts[address] >= REMOTE_MAX_PER_ADDRESS
+        if full:
+            return None
+        counts[place] += 1
+        return place
+
+    def leave(self, place: str) -> None:
         """Count a connection out."""
-        if is_loopback(address):
-            self._local_total -= 1
-            return
-        self._remote_total -= 1
-        self._remote[address] -= 1
-        if not self._remote[address]:
-            del self._remote[address]
+        self._counts[place] -= 1
+        if not self._counts[place]:
+            del self._counts[place]
 
 
 class Connection(RequestHandler):
@@ -60,12 +60,12 @@ class Connection(RequestHandler):
     of connecting, must be complete within HEAD_TIMEOUT_S (aiohttp itself has no such limit).
     """
 
-    __slots__ = ("_address", "_crowd", "_head_timer", "_silent")
+    __slots__ = ("_crowd", "_head_timer", "_place", "_silent")
 
     def __init__(self, server: web.Server, crowd: Crowd, *, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:  # noqa: ANN401
         super().__init__(server, loop=loop, **settings)
         self._crowd = crowd
-        self._address: str | None = None
+        self._place: str | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._silent = True
 
@@ -74,18 +74,18 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         peername = transport.get_extra_info("peername")
         address = str(peername[0]) if isinstance(peername, tuple) else ""
-        if not self._crowd.enter(address):
+        self._place = self._crowd.enter(address)
+        if self._place is None:
             self._refuse(RequestError(503, "too many connections", headers={"Retry-After": "1"}))
             return
-        self._address = address
         self._await_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End."""
         self._head_done()
-        if self._address is not None:
-            self._crowd.leave(self._address)
-            self._address = None
+        if self._place is not None:
+            self._crowd.leave(self._place)
+            self._place = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -12,8 +12,15 @@ def error_response(error: RequestError, dialect: Dialect, accept: str = "") -> w
     """Build the whole answer.
 
     Text or a page only for a client that asks for it and not for JSON as well. A 429 is always JSON: clients that
-    retry read it.
+    retry read it. A `Connection: close` among the error's headers is not only said but done.
     """
+    response = _response(error, dialect, accept)
+    if error.headers.get("Connection") == "close":
+        response.force_close()
+    return response
+
+
+def _response(error: RequestError, dialect: Dialect, accept: str) -> web.Response:
     if error.status != 429 and "application/json" not in accept:
         if "text/plain" in accept:
             return web.Response(status=error.status, headers=error.headers, text=f"llmswap: {error.message}\n")

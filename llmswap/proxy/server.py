@@ -14,6 +14,8 @@ from aiohttp.http import HttpRequestParser
 from llmswap.config.settings import AccessSettings
 from llmswap.proxy.access_log import AccessLog
 from llmswap.proxy.connection import Connection, Crowd
+from llmswap.proxy.context import CONTEXT
+from llmswap.proxy.origin import is_loopback, is_trusted
 from llmswap.proxy.routes import DOOR
 
 log = logging.getLogger(__name__)
@@ -86,7 +88,11 @@ async def serve(app: web.Application, listen: str, tls: ssl.SSLContext | None = 
     await runner.setup()
     inner = runner.server
     assert inner is not None, "setup makes it"
-    crowd = Crowd()
+
+    def is_familiar(address: str) -> bool:
+        return is_loopback(address) or is_trusted(address, app[CONTEXT].loaded.settings.access.trusted_proxies)
+
+    crowd = Crowd(is_familiar)
 
     def connection() -> Connection:
         return Connection(

@@ -102,20 +102,20 @@ async def test_idle_connections_end_after_the_keep_alive_time(monkeypatch: pytes
         assert (await served.raw(GET)).closed == "eof"
 
 
-async def test_a_stranger_gets_so_many_connections_and_this_machine_more() -> None:
-    crowd = Crowd()
+def test_a_stranger_gets_so_many_connections_and_the_familiar_more() -> None:
+    crowd = Crowd(lambda address: address in {"127.0.0.1", "198.51.100.1"})
     assert all(crowd.enter("192.0.2.1") for _ in range(connection.REMOTE_MAX_PER_ADDRESS))
-    assert not crowd.enter("192.0.2.1")
-    assert crowd.enter("192.0.2.2")
+    assert crowd.enter("192.0.2.1") is None
+    assert crowd.enter("192.0.2.2") == "192.0.2.2"
     crowd.leave("192.0.2.1")
     assert crowd.enter("192.0.2.1")
-    assert all(crowd.enter("127.0.0.1") for _ in range(1000))
-    others = sum(crowd.enter(f"198.51.{n // 250}.{n % 250}") for n in range(1000))
-    assert others == connection.REMOTE_MAX - connection.REMOTE_MAX_PER_ADDRESS - 1
+    assert all(crowd.enter(address) for address in ("127.0.0.1", "198.51.100.1") for _ in range(1000))
+    others = [crowd.enter(f"203.0.{n // 250}.{n % 250}") for n in range(1000)]
+    assert len([place for place in others if place]) == connection.REMOTE_MAX - connection.REMOTE_MAX_PER_ADDRESS - 1
 
 
 async def test_one_connection_too_many_is_told_so_and_room_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LOCAL_MAX", 1)
+    monkeypatch.setattr(connection, "FAMILIAR_MAX", 1)
     async with front() as served:
         async with await served.connect() as first:
             await first.send(GET)
@@ -216,6 +216,13 @@ async def test_a_refused_upload_ends_soon(monkeypatch: pytest.MonkeyPatch) -> No
             b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nabc", 3
         )
         assert (reply.status, reply.closed) == (401, "eof")
+
+
+async def test_an_error_that_says_connection_close_closes_it() -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx"
+    async with front() as served:
+        reply = await served.raw(head)
+        assert (reply.status, reply.closed, reply.headers["connection"]) == (415, "eof", "close")
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
