@@ -1,5 +1,6 @@
-"""Fixtures for whole-program tests."""
+"""Fixtures for whole-program tests, and what no test may leave to the next one."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -7,6 +8,17 @@ import aiohttp
 import pytest
 
 from tests.stack import Stack
+
+
+@pytest.fixture(autouse=True)
+def _log_set_up_as_before() -> Iterator[None]:
+    """Undo what an llmswap that ran inside this process did to its logger."""
+    log = logging.getLogger("llmswap")
+    level, handlers, propagate = log.level, log.handlers[:], log.propagate
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
+    log.propagate = propagate
 
 
 @pytest.fixture
