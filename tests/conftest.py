@@ -11,14 +11,12 @@ from tests.stack import Stack
 
 
 @pytest.fixture(autouse=True)
-def _log_set_up_as_before() -> Iterator[None]:
-    """Undo what an llmswap that ran inside this process did to its logger."""
+def _log_level_as_before() -> Iterator[None]:
+    """Undo the log level of an llmswap that ran inside this process."""
     log = logging.getLogger("llmswap")
-    level, handlers, propagate = log.level, log.handlers[:], log.propagate
+    level = log.level
     yield
     log.setLevel(level)
-    log.handlers[:] = handlers
-    log.propagate = propagate
 
 
 @pytest.fixture
