@@ -123,16 +123,17 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
         RequestError: Refused, failed or cancelled before anything was sent to the client.
         ConnectionResetError: After that; the client's connection is to be aborted.
     """
-    if call.settings.ignore_websockets and wants_upgrade(call.request):
+    request = call.request
+    if call.settings.ignore_websockets and request.method == "GET" and wants_upgrade(request):
         return await _serve_uncounted(context, call)
     delivery = Delivery()
-    loading = LoadingStream(call.request, call.ask.model)
+    loading = LoadingStream(request, call.ask.model)
     try:
         async with asyncio.timeout(None) as scope:
             with context.gate.enter(call.settings.id) as ticket, context.in_flight.listed(ticket.request, scope):
                 lease = await _lease(context, call, ticket, loading)
                 return await context.upstream.forward(
-                    call.request,
+                    request,
                     call.outgoing,
                     lease.base_url,
                     call.settings.timeouts,

@@ -81,6 +81,23 @@ async def test_the_banner_comes_first_and_the_upstreams_stream_after_it(http: ai
         assert "llmswap: ready after " in text
 
 
+async def test_openais_own_types_accept_every_chunk(http: aiohttp.ClientSession) -> None:
+    from openai.types.chat import ChatCompletionChunk
+
+    async with rig_of(model("m", **LOADS)) as rig:
+        rig.auto, rig.upstream.answer = False, sse
+        asked = asyncio.create_task(ask(http, rig))
+        await until(lambda: rig.starts, "the start is ordered")
+        rig.ready()
+        chunks = [
+            ChatCompletionChunk.model_validate(part, strict=True)
+            for part in events((await asked)[1])
+            if "reasoning_content" in str(part)
+        ]
+        assert chunks[0].choices[0].delta.role == "assistant"
+        assert "loading m" in chunks[0].choices[0].delta.reasoning_content  # type: ignore[attr-defined]
+
+
 async def test_it_tells_the_place_in_the_queue_and_makes_few_remarks(http: aiohttp.ClientSession) -> None:
     async with rig_of(model("a"), model("m", **LOADS)) as rig:
         release = asyncio.Event()

@@ -236,6 +236,13 @@ async def test_an_ignored_websocket_starts_nothing_and_counts_for_nothing(
         assert not rig.context.in_flight.cancel(2)
 
 
+async def test_a_post_cannot_pass_for_an_ignored_websocket() -> None:
+    async with rig_of(model("m", ignore_websockets=True)) as rig:
+        data = b"POST /upstream/m/x HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
+        await rig.raw(data + b"Content-Length: 2\r\n\r\n{}")
+        assert [start.model for start in rig.starts] == ["m"]
+
+
 async def test_a_start_is_ordered_once_for_many_requests() -> None:
     async with rig_of(model("m")) as rig:
         rig.auto = False
