@@ -19,7 +19,6 @@ SLOWEST_REFUSED_S = 0.04
 # Probes come so much apart, relative to the time that has passed: what they add to a long start is at most this share.
 _SHARE = 0.04
 
-_CONTAINERS = re.compile(r"(?:^|[\s/\"'=])(?:docker|podman|nerdctl)(?:$|[\s\"'])")
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?:\s|$)")
 
 
@@ -28,8 +27,7 @@ class Target:
 
     Attributes:
         port: TCP port of the upstream.
-        ownable: Its socket can be checked to be our tree's. Not so for a container engine's (a helper of the engine
-            listens) or where `trustProxy` says not to.
+        ownable: Its socket must be our tree's (not so for containers and remote hosts: `trustProxy`).
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -39,7 +37,7 @@ class Target:
         self.port = parts.port or (443 if self.tls else 80)
         self.path = parts.path.rstrip("/") + (launch.check_path or "")
         self.host_header = launch.check_host or parts.netloc.rpartition("@")[2]
-        self.ownable = not launch.trust_proxy and not _CONTAINERS.search(launch.cmd)
+        self.ownable = not launch.trust_proxy
         self._launch = launch
 
     @property
