@@ -26,6 +26,7 @@ from llmswap.fake_upstream.say import say
 from llmswap.fake_upstream.serve import Cut, text_api
 from llmswap.fake_upstream.state import BODY_MAX, CALL, FAKE, Fake
 
+CUT_AFTER_S = 0.01  # requests in flight at the end are cut; 0 would mean to aiohttp: wait for them for ever
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -122,7 +123,7 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, fake, stop)
     say("Started server process [%d]", os.getpid())
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0,
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=CUT_AFTER_S,
                            auto_decompress=False)  # fmt: skip
     life = asyncio.create_task(_live(fake, runner), name="life")
     stopped = asyncio.create_task(stop.wait(), name="stop")

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from llmswap.fake_upstream.ledger import Holder, Ledger
 from llmswap.fake_upstream.options import add_arguments, resolve
-from llmswap.fake_upstream.server import build
+from llmswap.fake_upstream.server import CUT_AFTER_S, build
 from llmswap.fake_upstream.state import FAKE, Fake
 
 CHAT = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -72,7 +72,7 @@ async def served(*flags, boot=True) -> AsyncIterator[Served]:
     options, knobs, faults = parse("--time-scale", "0", "--output-tokens", "exact:6", *flags)
     ledger = Ledger(options.ledger, options.gpu_total_gib, 0.0, Holder("test")) if options.ledger else None
     app = build(options, knobs, faults, ledger)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0, auto_decompress=False)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_AFTER_S, auto_decompress=False)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -95,7 +95,9 @@ class Process:
         return self.process.pid
 
     async def exit_code(self, within_s=10):
-        return await asyncio.wait_for(self.process.wait(), within_s)
+        # Not process.wait(): that waits for the end of the pipe, too, which a grandchild may hold open.
+        await until(lambda: self.process.returncode is not None, within_s)
+        return self.process.returncode
 
     async def logged(self, text, within_s=10):
         """Read its log until a line has this text."""
@@ -121,12 +123,12 @@ async def spawned(*flags, listening=True) -> AsyncIterator[Process]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        await process.wait()
+        await fake.exit_code()
         process._transport.close()  # asyncio closes it only when the pipe is read to its end
 
 
 async def until(condition, within_s=5):
     async with asyncio.timeout(within_s):
-        while not (result := condition()):
+        while not (result := condition()):  # noqa: ASYNC110  the state of a process or of another task
             await asyncio.sleep(0.005)
         return result

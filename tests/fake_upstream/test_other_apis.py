@@ -38,6 +38,7 @@ async def test_rerank_puts_the_document_with_the_query_s_words_first():
 
 async def test_transcription_takes_a_form_and_streams_on_demand():
     async with served() as fake:
+
         def form(**fields):
             data = aiohttp.FormData(fields)
             data.add_field("file", bytes(2500), filename="a.wav")
