@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 import pytest
 
+from llmswap.proxy import server
 from llmswap.proxy.bodies import BodyLimits
 from tests.proxy.rig import Rig, model, rig_of
 from tests.raw import RawClient, request
@@ -20,6 +21,12 @@ CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json\r\n"
 HASTY = BodyLimits(idle_s=0.15, total_s=0.5)
 MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+@pytest.fixture(autouse=True)
+def short_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less than a second for the rest of a refused body: it never comes."""
+    monkeypatch.setattr(server, "LINGERING_S", 0.05)
 
 
 async def status_of(rig: Rig, body: bytes, headers: str = JSON, path: str = CHAT) -> int:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from llmswap.proxy import server
 from llmswap.proxy.bodies import BodyLimits, Spool
 from llmswap.proxy.errors import RequestError
 from tests.proxy.rig import model, rig_of
@@ -15,13 +16,19 @@ CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json\r\n"
 
 
+@pytest.fixture(autouse=True)
+def short_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less than a second for the rest of a refused body: it never comes."""
+    monkeypatch.setattr(server, "LINGERING_S", 0.05)
+
+
 def head(extra: str) -> bytes:
     return f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\n{JSON}{extra}\r\n".encode()
 
 
 async def test_a_body_too_large_by_its_own_word_is_refused_unread() -> None:
     async with rig_of(model("m"), limits=BodyLimits(json_max=1000)) as rig, await rig.connect() as client:
-        await client.send(head("Content-Length: 500000000\r\n"))
+        await client.send(head("Content-Length: 100000000\r\n"))
         reply = await client.read_to_end(5)
         assert (reply.status, reply.headers["connection"], reply.closed) == (413, "close", "eof")
         assert not rig.starts
