@@ -2,9 +2,9 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TypeVar
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -13,6 +13,8 @@ from llmswap.proxy.errors import RequestError
 
 _BATCH = 256 * 1024  # one disk write or read, in a thread so that a slow disk stalls nobody else
 _IN_MEMORY = 1024 * 1024
+_Given = TypeVar("_Given")
+_Got = TypeVar("_Got")
 _CLOSE = {"Connection": "close"}
 
 # What lies between two offsets of a spool, or bytes to put there instead.
@@ -111,7 +113,7 @@ class Spool:
     async def _flush(self) -> None:
         batch, self._batch = bytes(self._batch), bytearray()
         try:
-            await asyncio.to_thread(self._file.write, batch)
+            await _in_thread(self._file.write, batch)
         except OSError as error:
             raise RequestError(503, f"no room to spool the upload: {error.strerror}", headers=_CLOSE) from error
 
@@ -126,10 +128,21 @@ class Spool:
             start, end = piece
             self._file.seek(start)
             while start < end:
-                data = await asyncio.to_thread(self._file.read, min(_BATCH, end - start))
+                data = await _in_thread(self._file.read, min(_BATCH, end - start))
+                assert data, "a piece lies beyond the spool's end"
                 start += len(data)
                 yield data
 
     def close(self) -> None:
         """Delete the file."""
         self._file.close()
+
+
+async def _in_thread(function: Callable[[_Given], _Got], given: _Given) -> _Got:
+    """Run in a thread; a caller that is cancelled stays until the thread is done with the file it will close."""
+    work = asyncio.get_running_loop().create_task(asyncio.to_thread(function, given))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise

@@ -1,6 +1,7 @@
 """Reading bodies: how much, how slowly, and in what shape a client may send."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -137,4 +138,27 @@ async def test_a_full_disk_refuses_the_upload_and_says_so(monkeypatch: pytest.Mo
         await spool.append(b"x" * 300_000)
     assert caught.value.status == 503
     assert "No space left" in caught.value.message
+    spool.close()
+
+
+async def test_a_cancelled_upload_waits_for_the_disk_before_its_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool()
+    began, go_on, wrote = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(_: bytes) -> int:
+        began.set()
+        go_on.wait(5)
+        wrote.set()
+        return 0
+
+    monkeypatch.setattr(spool._file, "write", slow)
+    append = asyncio.create_task(spool.append(b"x" * 300_000))
+    await until(began.is_set, "the thread writes")
+    append.cancel()
+    await asyncio.sleep(0)
+    assert not append.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await append
+    assert wrote.is_set()
     spool.close()
