@@ -56,7 +56,7 @@ async def test_F077_bad_configs_leave_the_old_one_serving(stack, http):
 
 
 async def test_F078_replaced_files_are_noticed(stack, http, tmp_path):
-    """os.replace gives a new inode; a mounted ConfigMap swaps a symlink two steps up."""
+    """os.replace may change nothing but the inode; a mounted ConfigMap swaps a symlink two steps up."""
     old, new = {"a": {"cmd": fake("a")}}, {"a": {"cmd": fake("a")}, "b": {"cmd": fake("b")}}
     mount = tmp_path / "mount"
     for name, models in (("v1", old), ("v2", new)):
@@ -65,11 +65,16 @@ async def test_F078_replaced_files_are_noticed(stack, http, tmp_path):
     (mount / "..data").symlink_to("v1")
     (mount / "config.yaml").symlink_to(Path("..data") / "config.yaml")
     plain = stack.start({"models": old}, "--watch-config")
+    copy = plain.config_path.with_suffix(".copy")
+    copy.write_text(as_yaml({"models": {"z": old["a"]}}))
+    times = plain.config_path.stat()
+    os.utime(copy, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert copy.stat().st_size == times.st_size
     mounted = stack.start("", "--watch-config", "--state-dir", str(tmp_path / "s2"), config_path=mount / "config.yaml")
-    plain.write_config({"models": new})
+    copy.replace(plain.config_path)
     (mount / "..data_new").symlink_to("v2")
     (mount / "..data_new").replace(mount / "..data")
-    await until_listed(http, plain, "a", "b")
+    await until_listed(http, plain, "z")
     await until_listed(http, mounted, "a", "b")
 
 
