@@ -64,6 +64,10 @@ class Checkers:
         if isinstance(step.event, ev.FleetReloaded):
             self._oracle = Oracle(self._fold.fleet)
             self._forget_swaps_but(())  # they were decided under the old rules
+        elif isinstance(step.event, ev.StopFailed):
+            # Whoever waited for it is judged anew, and the matrix may find another choice; I3 judges that one.
+            stuck = step.event.model
+            self._forget_swaps_but([t for t in self._swapping_since if stuck not in dict(self._evicted.get(t, []))])
         for command in step.commands:
             self._check_command(step, command, truth)
             self._fold.command(command)
