@@ -137,7 +137,7 @@ class Door:
             return
         if route is None:
             raise RequestError(404, "there is nothing at this path")
-        guarded = route.acts or route.scope is Scope.ADMIN or method not in _SAFE_METHODS or "Upgrade" in headers
+        guarded = route.acts or route.scope is Scope.ADMIN or method not in _SAFE_METHODS
         if guarded and origin.cross_site(
             headers.get("Origin"), headers.get("Sec-Fetch-Site"), headers.get("Host"), access.allowed_origins
         ):

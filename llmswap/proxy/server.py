@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import ssl
+from collections.abc import Callable
+from functools import partial
 
 from aiohttp import web
 from aiohttp.http import HttpRequestParser
@@ -82,38 +84,16 @@ async def serve(app: web.Application, listen: str, tls: ssl.SSLContext | None = 
         RuntimeError: aiohttp came without its C parser.
     """
     _require_c_parser()
-    loop = asyncio.get_running_loop()
-    # The runner drives the application's life; connections are ours, so that they can be limited.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
-    await runner.setup()
-    inner = runner.server
-    assert inner is not None, "setup makes it"
-
-    def is_familiar(address: str) -> bool:
-        return is_loopback(address) or is_trusted(address, app[CONTEXT].loaded.settings.access.trusted_proxies)
-
-    crowd = Crowd(is_familiar)
-
-    def connection() -> Connection:
-        return Connection(
-            inner,
-            crowd,
-            loop=loop,
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGERING_S,
-            max_line_size=LINE_BYTES_MAX,
-            max_field_size=LINE_BYTES_MAX,
-            max_headers=HEADERS_MAX,
-            auto_decompress=False,
-            access_log_class=AccessLog,
-        )
-
     host, port = parse_listen(listen)
     if tls is not None:
         tls.set_alpn_protocols(["http/1.1"])
+    # The runner drives the application's life; connections are ours, so that they can be limited.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    assert runner.server is not None, "setup makes it"
     try:
-        listener = await loop.create_server(
-            connection,
+        listener = await asyncio.get_running_loop().create_server(
+            _connection_factory(app, runner.server),
             host,
             port,
             ssl=tls,
@@ -125,6 +105,25 @@ async def serve(app: web.Application, listen: str, tls: ssl.SSLContext | None = 
         await runner.cleanup()
         raise
     return Server(app, runner, listener, tls=tls is not None)
+
+
+def _connection_factory(app: web.Application, server: web.Server) -> Callable[[], Connection]:
+    def is_familiar(address: str) -> bool:
+        return is_loopback(address) or is_trusted(address, app[CONTEXT].loaded.settings.access.trusted_proxies)
+
+    return partial(
+        Connection,
+        server,
+        Crowd(is_familiar),
+        loop=asyncio.get_running_loop(),
+        keepalive_timeout=KEEPALIVE_S,
+        lingering_time=LINGERING_S,
+        max_line_size=LINE_BYTES_MAX,
+        max_field_size=LINE_BYTES_MAX,
+        max_headers=HEADERS_MAX,
+        auto_decompress=False,
+        access_log_class=AccessLog,
+    )
 
 
 def _require_c_parser() -> None:

@@ -97,6 +97,18 @@ async def test_unload_answers_only_when_the_upstream_is_gone(method: str, path: 
         assert (answer.status, answer.body) == (200, body)
 
 
+async def test_unload_does_not_wait_for_the_next_life_of_the_model() -> None:
+    async with front(loaded(model("m1"))) as served:
+        served.load("m1")
+        served.stops = served.starts = False
+        asking = asyncio.create_task(ask(served, "GET", "/unload"))
+        await until(lambda: served.held, "the stop")
+        served.load("m1")
+        served.let_go()
+        assert (await asking).text == "OK"
+        assert served.state("m1") == "starting"
+
+
 async def test_unload_of_a_stubborn_upstream_is_a_504_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "STOP_MARGIN_S", 0.05)
     launch = Launch(ModelId("m1"), cmd="x", proxy="http://localhost", stop_grace_s=0.05)

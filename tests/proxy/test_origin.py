@@ -46,6 +46,7 @@ FOREIGN_HOSTS = [
     "evil.example",
     "evil.example:80",
     "localhost.evil.example",
+    "evillocalhost",
     "127.0.0.1.evil.example",
     "10.0.0.1",
     "[::2]",

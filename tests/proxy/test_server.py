@@ -1,6 +1,7 @@
 """Listening: where it may, how much, how long, and how it ends."""
 
 import asyncio
+import gzip
 import logging
 import shutil
 import ssl
@@ -207,6 +208,13 @@ async def test_a_body_is_asked_for_only_once_it_may_come(monkeypatch: pytest.Mon
         assert (await served.raw(head(extra=key, length=64 * 1024 * 1024))).status == 413
         assert (await served.raw(head(extra=key, expect="200-ok"))).status == 417
         assert (await served.raw(head("/nowhere", extra=key))).status == 404
+
+
+async def test_compressed_bodies_reach_the_handler_as_they_came() -> None:
+    squeezed = gzip.compress(b"hello")
+    async with front(extend=with_echo) as served:
+        answer = await ask(served, "POST", "/echo", {"Content-Encoding": "gzip"}, squeezed)
+        assert (answer.status, answer.body) == (200, squeezed)
 
 
 async def test_a_refused_upload_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
