@@ -68,6 +68,13 @@ async def _echo_request_id(request: web.Request, response: web.StreamResponse) -
         response.headers["X-Request-Id"] = request.headers["X-Request-Id"]
 
 
+def runner_of(app: web.Application) -> web.AppRunner:
+    """Give what serves the application: a client that leaves ends its request, bodies stay as they are on the wire."""
+    return web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=CUT_AFTER_S, auto_decompress=False
+    )
+
+
 @web.middleware
 async def _journalled(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Journal a call, keep the loading gate, turn refusals into the persona's errors."""
@@ -123,8 +130,7 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _on_signal, fake, stop)
     say("Started server process [%d]", os.getpid())
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=CUT_AFTER_S,
-                           auto_decompress=False)  # fmt: skip
+    runner = runner_of(app)
     life = asyncio.create_task(_live(fake, runner), name="life")
     stopped = asyncio.create_task(stop.wait(), name="stop")
     try:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from llmswap.fake_upstream.ledger import Holder, Ledger
 from llmswap.fake_upstream.options import add_arguments, resolve
-from llmswap.fake_upstream.server import CUT_AFTER_S, build
+from llmswap.fake_upstream.server import build, runner_of
 from llmswap.fake_upstream.state import FAKE, Fake
 
 CHAT = {"messages": [{"role": "user", "content": "hello there"}]}
@@ -72,7 +72,7 @@ async def served(*flags, boot=True) -> AsyncIterator[Served]:
     options, knobs, faults = parse("--time-scale", "0", "--output-tokens", "exact:6", *flags)
     ledger = Ledger(options.ledger, options.gpu_total_gib, 0.0, Holder("test")) if options.ledger else None
     app = build(options, knobs, faults, ledger)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=CUT_AFTER_S, auto_decompress=False)
+    runner = runner_of(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

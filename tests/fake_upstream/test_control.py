@@ -35,7 +35,7 @@ async def test_a_client_that_leaves_is_noticed_and_its_slot_freed():
 
 
 async def test_a_client_that_leaves_before_its_turn_leaves_the_queue():
-    async with served("--time-scale", "1", "--ttft", "60000", "--max-num-seqs", "1") as fake:
+    async with served("--time-scale", "1", "--prefill-ms-per-token", "60000", "--max-num-seqs", "1") as fake:
         first, second = (asyncio.create_task(fake.post(PATH, CHAT)) for _ in range(2))
         await until(lambda: len(fake.fake.engine.waiting) == 1)
         second.cancel()

@@ -79,6 +79,7 @@ import sys
 from pathlib import Path
 from llmswap.fake_upstream.ledger import Holder, Ledger, OutOfMemory
 ledger = Ledger(Path(sys.argv[1]), 80.0, 0.0, Holder(sys.argv[2]))
+print("ready", flush=True)
 sys.stdin.readline()
 wins = 0
 for _ in range(200):
@@ -98,7 +99,12 @@ def test_two_processes_that_race_never_hold_more_than_there_is(path):
         subprocess.Popen([sys.executable, "-c", RACER, path, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for name in "ab"
     ]
-    results = [racer.communicate(b"go\n", timeout=30) for racer in racers]
+    for racer in racers:
+        assert racer.stdout.readline() == b"ready\n"
+    for racer in racers:
+        racer.stdin.write(b"go\n")
+        racer.stdin.flush()
+    results = [racer.communicate(timeout=30) for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0]
     assert all(int(out) > 0 for out, _ in results)
     assert Ledger(path, TOTAL, 0.0, Holder()).used_gib() == 0

@@ -97,7 +97,7 @@ async def test_a_grandchild_survives_and_keeps_the_memory(kind, tmp_path):
             fake.process.terminate()
             assert await fake.exit_code() == 0
             ledger = Ledger(path, 80, 0.0, Holder())
-            assert [(entry.pid, entry.gib) for entry in ledger.entries()] == [(child.pid, 20)]
+            assert [(entry.pid, entry.gib, entry.until_s) for entry in ledger.entries()] == [(child.pid, 20, None)]
             same_group = os.getpgid(child.pid) == os.getpgid(0)
             assert same_group is (kind != "setsid")
             if kind == "stubborn":
