@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 import orjson
 
 from llmswap.proxy.errors import RequestError
+from llmswap.proxy.jsonedit import TooManyItems, count_members
 
 NESTING_MAX = 200
 # More than this costs more memory to parse than the body is long; no real prompt comes near.
@@ -50,8 +51,6 @@ _MODEL_TOKEN = re.compile(
     rb'"(?:m|\\u006[dD])(?:o|\\u006[fF])(?:d|\\u0064)(?:e|\\u0065)(?:l|\\u006[cC])"[ \t\r\n]*:',
 )
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-# A key with its colon, a string, or a bracket.
-_TOP_LEVEL_TOKEN = re.compile(_STRING.pattern + rb"(?:[ \t\r\n]*:)?|[\[\]{}]", re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
@@ -72,10 +71,11 @@ def read_json(body: bytes) -> Ask:
         raise RequestError(400, f"the body is not valid JSON: {error.msg}", "invalid_json") from None
     if not isinstance(data, dict):
         raise RequestError(400, "the body must be a JSON object", "invalid_json")
+    _refuse_deep(body)
     model = data.get("model", "")
     if not isinstance(model, str):
         raise RequestError(400, "`model` must be a string", "invalid_model")
-    if _may_repeat_model(body) and _count_top_level(body) > 1:
+    if _repeats_model(body):
         raise RequestError(400, "`model` is given more than once", "invalid_model")
     return Ask(model, data.get("stream") in (True, "true", "1"))
 
@@ -102,31 +102,33 @@ def read_form(body: bytes, query: Mapping[str, str]) -> Ask:
 
 
 def _refuse_bombs(body: bytes) -> None:
-    containers = body.count(b"[") + body.count(b"{")
-    if containers > CONTAINERS_MAX or body.count(b",") > VALUES_MAX:
-        raise RequestError(413, "the JSON body holds too many values", "too_many_values")
-    if containers <= NESTING_MAX:
+    """Refuse what would fill the memory when parsed; parsing itself bounds the depth well above ours."""
+    if body.count(b"[") + body.count(b"{") > CONTAINERS_MAX or body.count(b",") > VALUES_MAX:
+        raise _too_many_values()
+
+
+def _refuse_deep(body: bytes) -> None:
+    """Look for deep nesting in valid JSON only: in anything else this search for strings could take for ever."""
+    if body.count(b"[") + body.count(b"{") <= NESTING_MAX:
         return
     brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
     if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > NESTING_MAX:
         raise RequestError(400, f"the JSON body is nested deeper than {NESTING_MAX}", "invalid_json")
 
 
-def _may_repeat_model(body: bytes) -> bool:
-    """Tell cheaply whether the word stands there more than once: in nearly every body it does not."""
-    return (body.count(b'"model"') > 1 or b"\\u006" in body) and len(_MODEL_TOKEN.findall(body)) > 1
+def _repeats_model(body: bytes) -> bool:
+    if body.count(b'"model"') < 2 and b"\\u006" not in body:
+        return False  # nearly every body
+    if len(_MODEL_TOKEN.findall(body)) < 2:
+        return False
+    try:
+        return count_members(body, "model") > 1
+    except TooManyItems:
+        raise _too_many_values() from None
 
 
-def _count_top_level(body: bytes) -> int:
-    """Count the `model` keys of the outermost object of valid JSON."""
-    depth = count = 0
-    for match in _TOP_LEVEL_TOKEN.finditer(body):
-        first = match.group()[:1]
-        if first != b'"':
-            depth += _STEP[first[0]]
-        elif depth == 1 and _MODEL_TOKEN.fullmatch(match.group()):
-            count += 1
-    return count
+def _too_many_values() -> RequestError:
+    return RequestError(413, "the JSON body holds too many values", "too_many_values")
 
 
 # --- errors --------------------------------------------------------------------------------------------------------

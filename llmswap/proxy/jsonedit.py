@@ -61,6 +61,15 @@ def _unescape(part: str) -> str:
     return re.sub(r"\\(.?)", r"\1", part, flags=re.DOTALL)
 
 
+def count_members(body: bytes, name: str) -> int:
+    """Count how often the outermost object has a member of this name.
+
+    Raises:
+        TooManyItems: See there.
+    """
+    return sum(1 for item in _items(body, _skip_space(body, 0)) if item.key == name)
+
+
 def remove(body: bytes, path: tuple[Step, ...]) -> bytes:
     """Take out whatever the path leads to, every duplicate of it too; nothing happens if it leads nowhere.
 

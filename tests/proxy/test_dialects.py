@@ -7,7 +7,7 @@ import time
 import orjson
 import pytest
 
-from llmswap.proxy import dialects
+from llmswap.proxy import dialects, jsonedit
 from llmswap.proxy.dialects import Ask, Dialect, error_body, read_form, read_json, sse_error
 from llmswap.proxy.errors import RequestError
 
@@ -98,6 +98,26 @@ def test_json_of_absurdly_many_values_is_refused_before_it_fills_the_memory(piec
         read_json(body)
     assert caught.value.status == 413
     assert time.perf_counter() - began_s < 0.5
+
+
+def test_a_string_without_an_end_is_refused_in_linear_time() -> None:
+    endless = b'{"model":"m","x":' + b"[" * 300 + b'"' + b'\\"' * 300_000
+    began_s = time.perf_counter()
+    with pytest.raises(RequestError) as caught:
+        read_json(endless)
+    assert caught.value.status == 400
+    assert time.perf_counter() - began_s < 1
+
+
+def test_looking_for_a_second_model_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = b'{"x":[' + b'"",' * 1_000_000 + b'{"model":1}],"model":"m"}'
+    began_s = time.perf_counter()
+    assert read_json(hidden) == Ask("m")
+    assert time.perf_counter() - began_s < 1
+    monkeypatch.setattr(jsonedit, "WALK_MAX", 2)
+    with pytest.raises(RequestError) as caught:
+        read_json(b'{"a":"","b":"","model":"m","x":{"model":1}}')
+    assert caught.value.status == 413
 
 
 def test_a_megabyte_of_text_costs_no_second_look() -> None:
