@@ -74,14 +74,10 @@ class UpstreamClient:
         except UpstreamFault as fault:
             delivery.end, delivery.error = End.UPSTREAM_DIED, str(fault)
             raise fault.as_request_error() from fault
-        except ClientGone as gone:
-            delivery.end, delivery.error = End.CLIENT_GONE, str(gone)
-            raise
-        except ConnectionResetError as cut:
-            delivery.end, delivery.error = End.UPSTREAM_DIED, str(cut)
-            raise
-        except BaseException as error:
-            delivery.end, delivery.error = End.CLIENT_GONE, str(error) or type(error).__name__
+        except BaseException as error:  # cut off: by the upstream, or because the client left
+            died = isinstance(error.__cause__, UpstreamFault)
+            delivery.end = End.UPSTREAM_DIED if died else End.CLIENT_GONE
+            delivery.error = str(error) or type(error).__name__
             raise
         finally:
             await hop.leave()

@@ -99,6 +99,11 @@ async def test_F017_killed_upstream_cuts_its_stream_and_is_restarted_for_the_nex
         assert not client.complete
         last_event = [line for line in client.lines if line.startswith("data: ")][-1]
         assert '"error":{"message":"the upstream broke off' in last_event
+
+        async def stopped() -> bool:
+            return "a" not in await program.running()
+
+        await until(stopped, "the death is noticed")
     status, _ = await ask(http, program, "a", max_tokens=1)
     assert status == 200
 

@@ -189,6 +189,7 @@ async def front(
     timeouts: Timeouts | None = None,
     *,
     streamed: bool = False,
+    announced: int | None = None,
     headers: dict[str, str] | None = None,
     into: Prepare | None = None,
     **options: Any,
@@ -197,6 +198,7 @@ async def front(
 
     Args:
         streamed: Pass request bodies on as they come, not whole.
+        announced: What to say about a streamed body's length in place of the truth.
         headers: Sent to the upstream in place of the client's.
         into: Prepares the response that the upstream's body is to continue.
         options: More keywords for `forward`.
@@ -208,7 +210,7 @@ async def front(
         made.transports.append(request.transport)
         passed = CIMultiDict(headers if headers is not None else request.headers)
         body: Any = request.content.iter_any() if streamed else await request.read()
-        size = request.content_length if streamed else None
+        size = (announced or request.content_length) if streamed else None
         outgoing = Outgoing(request.method, request.raw_path, passed, body or None, size)
         stream = await into(request) if into is not None else None
         try:

@@ -2,11 +2,18 @@
 
 import asyncio
 import gzip
+import shutil
+import socket
+import ssl
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from llmswap.config.settings import Timeouts
+from llmswap.proxy.hop import pool
 from llmswap.proxy.upstream import End
 from tests.proxy.raw_upstream import (
     LAST,
@@ -99,6 +106,13 @@ async def test_a_slow_upstream_stops_the_upload() -> None:
             enough.set()
             client.writer.transport.abort()
         await until(lambda: proxy.delivery.end is not None, "the hop is over")
+
+
+@pytest.mark.parametrize("announced", [4, 6])
+async def test_a_body_of_another_length_than_announced_is_400_and_never_complete(announced: int) -> None:
+    async with raw_upstream(says(OK)) as upstream, front(upstream.url, streamed=True, announced=announced) as proxy:
+        assert (await proxy.exchange(request("POST", "/", b"12345"))).status == 400
+        assert upstream.seen == []
 
 
 async def test_an_early_answer_is_passed_on_and_the_connection_not_used_again() -> None:
@@ -286,10 +300,44 @@ async def test_an_upstream_that_does_not_answer_in_time_is_504_and_dropped() -> 
 
 
 async def test_a_connection_that_is_not_accepted_in_time_is_504() -> None:
-    async with front("http://192.0.2.1:9", Timeouts(connect_s=0.05)) as proxy:
-        reply = await proxy.exchange(GET)
-        assert reply.status in (502, 504)  # 502 where the network says at once that there is no way
-        assert proxy.delivery.end == End.UPSTREAM_DIED
+    with socket.socket() as deaf, ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)  # whoever comes once this queue is full gets no answer to its SYN
+        for _ in range(4):
+            filler = waiting.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        async with front(f"http://127.0.0.1:{deaf.getsockname()[1]}", Timeouts(connect_s=0.1)) as proxy:
+            reply = await proxy.exchange(GET)
+            assert reply.status == 504
+            assert proxy.delivery.end == End.UPSTREAM_DIED
+
+
+def self_signed(directory: Path) -> tuple[Path, ssl.SSLContext]:
+    """Make a certificate for localhost, and a server that shows it."""
+    key, cert = directory / "key.pem", directory / "cert.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*make.split(), *names], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+    return cert, context
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
+async def test_an_https_upstream_is_spoken_to_if_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cert, server_side = self_signed(tmp_path)
+    body = b"x" * 500_000
+    async with raw_upstream(says(answer(body)), ssl=server_side) as upstream:
+        for trusted in (False, True):
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+            pool._tls_context.cache_clear()
+            async with front(f"https://localhost:{upstream.port}") as proxy:
+                reply = await proxy.exchange(GET)
+                assert (reply.status, reply.body == body) == ((200, True) if trusted else (502, False))
+    pool._tls_context.cache_clear()
+    assert len(upstream.seen) == 1
 
 
 async def test_only_what_was_idle_too_long_is_closed() -> None:
