@@ -173,6 +173,14 @@ def test_a_form_that_cannot_be_trusted_is_refused(body: bytes) -> None:
     assert caught.value.status == 400
 
 
+def test_a_large_form_is_not_taken_apart() -> None:
+    large = b"model=m&x=" + b"%41" * dialects.FORM_MAX
+    assert read_form(large, {"model": "q"}).model == "q"
+    with pytest.raises(RequestError) as caught:
+        read_form(large, {})
+    assert caught.value.status == 413
+
+
 @pytest.mark.parametrize(
     ("status", "kind", "code"),
     [

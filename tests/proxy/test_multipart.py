@@ -2,11 +2,13 @@
 
 import hashlib
 import random
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
+from llmswap.proxy import multipart
 from llmswap.proxy.bodies import BodyLimits
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.multipart import PARTS_MAX, PartFinder
@@ -69,7 +71,7 @@ def test_the_field_is_found_however_the_form_is_cut_up(body: bytes, name: str | 
         b"--XX junk\r\n" + field(b"model", b"m") + b"\r\n--XX--",
         form(field(b"model", b"m"), field(b"model", b"n")),
         form(field(b"model", b"\xff")),
-        form(field(b"model", b"m" * 70_000)),
+        form(field(b"model", b"m" * 17_000)),
         form(field(b"a", b"1", b"; x=" + b"y" * 20_000)),
         form(*[field(b"a", b"1")] * (PARTS_MAX + 1)),
     ],
@@ -79,6 +81,31 @@ def test_a_form_that_is_none_is_refused(body: bytes, step: int) -> None:
     with pytest.raises(RequestError) as caught:
         found(body, step=step)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ('form-data; name="model"', "model"),
+        ("form-data;NAME=model", "model"),
+        ('form-data; filename="a; name=no"; name = "model"', "model"),
+        ('form-data; filename="a\\"; name=no"; name="mo\\del"', "model"),
+        ("form-data; name*=utf-8''model", ""),
+        ('form-data; filename="name=model"', ""),
+        ("form-data", ""),
+        ('form-data; name="', ""),
+    ],
+)
+def test_a_header_parameter_is_read_with_its_quotes(header: str, value: str) -> None:
+    assert multipart._parameter(header, "name") == value
+
+
+@pytest.mark.parametrize("piece", [";", "; ", ';a="', ';a="\\"', ';a="\\\\', ";a=b", '"', "\\"])
+def test_a_header_parameter_is_looked_for_in_linear_time(piece: str) -> None:
+    header = 'form-data; x="' + piece * (16_000 // len(piece))
+    began_s = time.perf_counter()
+    multipart._parameter(header, "name")
+    assert time.perf_counter() - began_s < 0.2
 
 
 def test_what_is_held_while_searching_is_little() -> None:
