@@ -119,10 +119,12 @@ class _Performance:
         held: Counter[str] = Counter()
         for entry in self._ledger.entries():
             held[entry.name] += entry.gib  # type: ignore[assignment]  # a Counter of GiB
+        wanted = self._wishes.port
+        moved = f" (port {wanted} was taken)" if wanted and not self._url.endswith(f":{wanted}") else ""
         scale = self._wishes.time_scale
         speed = f", {1 / scale:g} x fast" if 0 < scale < 1 else ""
         return Scene(
-            title=f"llmswap demo   {self._url}   Ctrl-C ends it",
+            title=f"llmswap demo   {self._url}{moved}   Ctrl-C ends it",
             plot=PLOT.format(speed=speed),
             now_s=time.monotonic(),
             snapshot=self._app.loop.snapshot(),

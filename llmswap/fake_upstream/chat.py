@@ -21,7 +21,8 @@ class Completions:
 
     def __init__(self, body: dict[str, Any], run: Run, style: UsageStyle, persona: str) -> None:
         self.run, self.style, self.persona = run, style, persona
-        wishes = body.get("stream_options") or {}
+        wishes = body.get("stream_options")
+        wishes = wishes if isinstance(wishes, dict) else {}
         self.include_usage = bool(wishes.get("include_usage"))
         self.continuous = self.include_usage and bool(wishes.get("continuous_usage_stats"))
         self.base = {"id": f"{self.id_prefix}-{run.key}", "object": "", "created": now(), "model": run.model}

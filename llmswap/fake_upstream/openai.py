@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from llmswap.fake_upstream.dialect import now, text_of
+from llmswap.fake_upstream.dialect import limit_of, now, text_of
 from llmswap.fake_upstream.engine import Refused
 from llmswap.fake_upstream.serve import before_answer, served_model
 from llmswap.fake_upstream.sse import EventStream
@@ -59,7 +59,7 @@ async def embeddings(request: web.Request) -> web.StreamResponse:
     several = isinstance(given, list) and not isinstance(given[0], int)
     texts = [text_of(item) for item in given] if several else [text_of(given)]
     count = sum(len(tokenize(text)) for text in texts)
-    size = int(body.get("dimensions") or DIMENSIONS)
+    size = limit_of(body, ("dimensions",)) or DIMENSIONS
     async with _worked(request, count):
         data = []
         for index, text in enumerate(texts):
@@ -81,12 +81,13 @@ async def rerank(request: web.Request) -> web.StreamResponse:
     query, documents = body.get("query"), body.get("documents")
     if not isinstance(query, str) or not isinstance(documents, list):
         raise Refused(400, "'query' must be text and 'documents' a list")
+    top = limit_of(body, ("top_n",))
     texts = [text_of(document) for document in documents]
     count = sum(len(tokenize(text)) for text in [query, *texts])
     async with _worked(request, count):
         words = set(query.lower().split())
         scores = [len(words & set(text.lower().split())) / max(1, len(words)) for text in texts]
-        order = sorted(range(len(texts)), key=lambda index: -scores[index])[: body.get("top_n")]
+        order = sorted(range(len(texts)), key=lambda index: -scores[index])[:top]
     results = [
         {"index": index, "document": {"text": texts[index]}, "relevance_score": scores[index]} for index in order
     ]

@@ -128,7 +128,7 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
     fake, stop = app[FAKE], asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _on_signal, fake, stop)
+        loop.add_signal_handler(number, _on_signal, number, fake, stop)
     say("Started server process [%d]", os.getpid())
     runner = runner_of(app)
     life = asyncio.create_task(_live(fake, runner), name="life")
@@ -153,8 +153,8 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
         await runner.cleanup()
 
 
-def _on_signal(fake: Fake, stop: asyncio.Event) -> None:
-    if fake.faults.fires("ignore_sigterm"):
+def _on_signal(number: signal.Signals, fake: Fake, stop: asyncio.Event) -> None:
+    if number is signal.SIGTERM and fake.faults.fires("ignore_sigterm"):
         return
     if stop.is_set() and fake.options.persona == "llamacpp":
         os._exit(1)  # llama-server's answer to a second signal

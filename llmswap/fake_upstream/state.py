@@ -45,7 +45,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     """
     try:
         body = json.loads(await read_body(request))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(400, f"the body is not JSON: {error}") from error
     if not isinstance(body, dict):
         raise Refused(400, "the body is not a JSON object")

@@ -161,6 +161,8 @@ async def test_llamacpp_reports_timings_where_prompt_n_excludes_what_was_cached(
         ("/v1/chat/completions", {**CHAT, "max_tokens": 0}),
         ("/v1/chat/completions", [1]),
         ("/v1/embeddings", {"input": []}),
+        ("/v1/embeddings", {"input": "x", "dimensions": "many"}),
+        ("/v1/rerank", {"query": "x", "documents": ["y"], "top_n": "all"}),
         ("/v1/rerank", {"query": "x"}),
     ],
 )
