@@ -26,7 +26,7 @@ async def test_F091_a_head_sent_byte_by_byte_is_cut_off(monkeypatch: pytest.Monk
                 break
         reply = await reading
         assert (reply.status, reply.closed) == (408, "eof")
-        assert 0.45 < time.monotonic() - began_s < 1.5
+        assert 0.45 < time.monotonic() - began_s < 4
 
 
 async def test_F091_a_slow_head_holds_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:

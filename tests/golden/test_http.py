@@ -181,9 +181,10 @@ async def test_g090_unload_all_gives_each_its_own_grace(stack: Stack, http: aioh
     unloading = asyncio.create_task(unload())
     await program.until_state("slow", "stopping")
     assert (await program.running())["slow2"] == "stopping"
-    await program.until_state("quick", "stopped", 2)
-    assert 0.9 < time.monotonic() - began_s < 1.9
+    await program.until_state("quick", "stopped")
+    assert time.monotonic() - began_s > 0.9
+    assert await program.running() == {"slow": "stopping", "slow2": "stopping"}
     assert not unloading.done()
     assert await unloading == (200, "OK")
-    assert 1.9 < time.monotonic() - began_s < 4
+    assert time.monotonic() - began_s > 1.9
     assert await program.running() == {}

@@ -73,7 +73,7 @@ async def test_a_head_that_dawdles_is_answered_408_and_closed(monkeypatch: pytes
             reply = await reading
         assert reply.status == 408
         assert b'"error"' in reply.body
-        assert 0.25 < time.monotonic() - began_s < 2
+        assert 0.25 < time.monotonic() - began_s < 4
 
 
 async def test_a_connection_that_never_says_anything_is_closed_silently(monkeypatch: pytest.MonkeyPatch) -> None:
