@@ -7,16 +7,23 @@ import asyncio
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     parser.add_argument("--port", type=int, default=8080, help="where to serve; if taken, a free one (default: 8080)")
-    parser.add_argument("--duration", type=float, metavar="S", help="end after this many seconds (default: Ctrl-C)")
+    parser.add_argument("--duration", type=_positive, metavar="S", help="end after this many seconds (default: Ctrl-C)")
     parser.add_argument(
         "--time-scale",
-        type=float,
+        type=_positive,
         default=0.25,
         metavar="X",
         help="how long the simulated engines take: 1 is as long as real ones (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the scripted clients (default: %(default)s)")
     parser.add_argument("--plain", action="store_true", help="one line per event, also on a terminal")
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from llmswap.cli import main
+
 LIMIT_S = 30
 
 
@@ -120,3 +122,11 @@ def test_on_a_terminal_it_draws_in_place_without_colour_if_unwanted_and_puts_the
         assert word in screen
     assert "requests served" in after
     assert not re.search(r"\x1b\[[0-9;]*m", text)
+
+
+@pytest.mark.parametrize("flags", [("--time-scale", "0"), ("--duration", "-1"), ("--duration", "soon")])
+def test_times_that_make_no_sense_are_refused(flags, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", *flags])
+    assert ended.value.code == 2
+    assert flags[0] in capsys.readouterr().err
