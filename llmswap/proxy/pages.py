@@ -1,9 +1,12 @@
 """Small answers: the front page, redirects, and what is not there yet."""
 
+import asyncio
+
 from aiohttp import web
 
 from llmswap import __version__
 from llmswap.proxy.errors import RequestError
+from llmswap.runtime import host
 
 _FRONT_PAGE = f"""llmswap {__version__}
 
@@ -53,10 +56,10 @@ async def nothing_here(request: web.Request) -> web.Response:
     raise RequestError(405, f"{request.method} is not allowed here, only {allow}", headers={"Allow": allow})
 
 
-async def no_hardware(request: web.Request) -> web.Response:
-    """Say that nothing is known of the hardware."""
+async def hardware(request: web.Request) -> web.Response:
+    """Describe the machine, in llama-swap's form."""
     del request
-    raise RequestError(503, "hardware information is not available")
+    return web.json_response(await asyncio.to_thread(host.snapshot))
 
 
 async def no_performance(request: web.Request) -> web.Response:

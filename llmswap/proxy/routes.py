@@ -74,7 +74,7 @@ _FIXED = (
     Route("GET", "/running", Scope.READ, admin.running),
     Route("GET", "/api/status", Scope.READ, admin.status),
     Route("GET", "/api/version", Scope.READ, admin.version),
-    Route("GET", "/api/hardware", Scope.READ, pages.no_hardware),
+    Route("GET", "/api/hardware", Scope.READ, pages.hardware),
     Route("GET", "/api/performance", Scope.READ, pages.no_performance),
     Route("GET", "/logs", Scope.ADMIN, logs.history),
     Route("GET", "/logs/stream", Scope.ADMIN, logs.stream, acts=True),
