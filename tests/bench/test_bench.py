@@ -14,9 +14,9 @@ def upstream(tmp_path):
 
 
 def test_requests_are_all_sent_and_their_cost_is_noted(upstream):
-    load = apply_load(upstream, "requests", "--connections", 4, "--count", 400, "--rate", 0)
+    load = apply_load(upstream, "requests", "--connections", 4, "--count", 4000, "--rate", 0)
     assert load.clean
-    assert load.seen["statuses"] == {"200": 400}
+    assert load.seen["statuses"] == {"200": 4000}
     assert load.cpu_s > 0
     assert upstream.rss_mb > 5
 
