@@ -67,7 +67,7 @@ class Life:
 
     Attributes:
         base_url: Where it listens; settled once it is ready.
-        port: The port given to it by `${PORT}`, if any.
+        port: The port given to it by `${PORT}`, once that is settled.
     """
 
     def __init__(self, launch: Launch, generation: Generation, house: House) -> None:
@@ -76,7 +76,7 @@ class Life:
         self.generation = generation
         self.base_url = launch.proxy
         self._movable = launch.port is not None and PORT_MACRO in launch.cmd
-        self.port = launch.port if self._movable else None
+        self.port: int | None = None
         self._asked = launch
         self._launch = launch  # with the port filled in, once that is settled
         self._house = house
@@ -138,7 +138,7 @@ class Life:
         """Bring it up; give the reason if that failed. Returns early when told to stop."""
         try:
             try:
-                await self._attempt(self.port)
+                await self._attempt(self._asked.port)
             except PortTakenError as taken:
                 if not self._movable or self._stop.done():
                     raise
@@ -147,11 +147,15 @@ class Life:
                 await self._attempt(None)
         except StartError as error:
             return str(error)[:_REASON_CHARS]
+        except OSError as error:  # the system has no descriptor, port or process to give
+            return f"cannot start: {error.strerror}"
         return None
 
     async def _attempt(self, port: int | None) -> None:
         if self._stop.done():
             return
+        if not self._asked.proxy:
+            raise StartError("its proxy URL is empty")
         launch = self._launch = await self._settle(port)
         target = Target(launch)
         try:
@@ -169,10 +173,7 @@ class Life:
         if self._movable:
             reserved = self._house.reserved(self)
             if port is None or port in reserved or not is_free(port):
-                try:
-                    moved = pick_free(reserved)
-                except OSError as error:
-                    raise StartError(f"no port for it: {error.strerror}") from error
+                moved = pick_free(reserved)
                 log.info("%s: port %s is taken, using %s", self.model, port, moved)
                 port = moved
             self.port = port

@@ -38,6 +38,7 @@ class Registry:
         self._directory = directory
         self._instance = instance
         self._lock: int | None = None
+        self._world = _world()
         self._upstreams: dict[str, dict[str, Any]] = {}
 
     def open(self) -> None:
@@ -74,7 +75,7 @@ class Registry:
     def _write(self) -> None:
         if self._directory is None or self._lock is None:
             return
-        content = {"version": _VERSION, **_world(), "upstreams": self._upstreams}
+        content = {"version": _VERSION, **self._world, "upstreams": self._upstreams}
         path = self._directory / f"{self._instance}.json"
         fresh = path.with_suffix(".new")
         try:

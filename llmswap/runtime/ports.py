@@ -15,6 +15,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LISTEN = "0A"
 _WORD = 4
 _PICKS = 100
+_HIGHEST = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Listener:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on the port, on any address of this machine."""
-    return all(_can_bind(family, port) for family in (socket.AF_INET, socket.AF_INET6))
+    """Whether nobody listens on the port, on any address of this machine, and somebody could."""
+    return port <= _HIGHEST and all(_can_bind(family, port) for family in (socket.AF_INET, socket.AF_INET6))
 
 
 def _can_bind(family: socket.AddressFamily, port: int) -> bool:

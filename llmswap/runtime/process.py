@@ -48,13 +48,13 @@ class Process:
         self._child, fd = spawn(argv, environment(env, tag))
         self.pid = self._child.pid
         try:
+            leader = look_up(self.pid)
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             os.close(fd)
             self._child.kill()
             self._child.wait()
             raise SpawnError(f"cannot watch {argv[0]}: {error.strerror}") from error
-        leader = look_up(self.pid)
         assert leader is not None, "an unreaped child is always in /proc"
         self.leader = leader
         self.tree = Tree(tag, [leader], self.pid)

@@ -64,7 +64,9 @@ def _adopt(on: int) -> None:
 
 def _children() -> list[int]:
     found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(
+        OSError
+    ):  # a thread that ended meanwhile, or no descriptor left: the next death looks again
+        for task in Path("/proc/self/task").iterdir():
             found += map(int, (task / "children").read_text().split())
     return found

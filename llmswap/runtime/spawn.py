@@ -1,6 +1,7 @@
 """Bringing a command into the world: no shell, own session, tagged, tied to our life. Says plainly why it cannot."""
 
 import functools
+import logging
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from llmswap.runtime.tree import TAG_NAME
+
+log = logging.getLogger(__name__)
 
 
 class SpawnError(Exception):
@@ -82,4 +85,10 @@ def _tie() -> tuple[str, ...]:
     SIGKILLed llmswap live until the next start finds them (orphans.py).
     """
     setpriv = shutil.which("setpriv")
-    return (setpriv, "--pdeathsig", "KILL") if setpriv else ()
+    if setpriv is not None:
+        words = (setpriv, "--pdeathsig", "KILL")
+        # Tried once, because busybox has a setpriv that cannot do it.
+        if subprocess.run([*words, setpriv, "--version"], capture_output=True, check=False).returncode == 0:  # noqa: S603
+            return words
+    log.warning("no setpriv of util-linux: if llmswap is killed, upstreams live on until its next start")
+    return ()

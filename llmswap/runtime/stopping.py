@@ -105,9 +105,16 @@ async def first_of(timeout_s: float | None, *futures: asyncio.Future[Any]) -> No
     await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
 
 
+def _is_there(proc: Proc) -> bool:
+    try:
+        return is_alive(proc)
+    except OSError:  # no descriptor left to look with
+        return True
+
+
 async def _gone(procs: list[Proc], timeout_s: float, hurry: Hurry | None = None) -> None:
     """Wait until all of them are gone, the time is up, or `hurry` is done."""
     deadline_s, pause_s = time.monotonic() + timeout_s, _POLL_S
-    while any(map(is_alive, procs)) and time.monotonic() < deadline_s and not (hurry and hurry.done()):
+    while any(map(_is_there, procs)) and time.monotonic() < deadline_s and not (hurry and hurry.done()):
         await asyncio.sleep(pause_s)
         pause_s = min(_POLL_MOST_S, pause_s * 1.5)

@@ -59,7 +59,7 @@ def send(proc: Proc, number: signal.Signals) -> None:
 
     The pidfd pins the process first; only then is its start time compared.
     """
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError):  # gone, not ours to signal, or no descriptor left: callers look again
         pidfd = os.pidfd_open(proc.pid)
         try:
             if is_alive(proc):

@@ -110,6 +110,7 @@ async def test_F009_taken_port_is_left_alone_if_another_can_be_used(rig: Rig, st
     rig.start(server(), port=port)
     await rig.next(UpstreamReady)
     assert rig.url() != f"http://127.0.0.1:{port}"
+    assert "in use" not in rig.text(), "it was not even tried"
 
 
 async def test_F009_taken_fixed_port_fails_naming_its_owner(rig: Rig, stranger):

@@ -1,6 +1,7 @@
 """Lives of upstreams, with real processes. The fault rows are in tests/faults/test_process.py."""
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -9,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmswap.core.events import StartFailed, StopFailed, UpstreamExited, UpstreamReady, UpstreamStopped
+from llmswap.core.events import Generation, StartFailed, StopFailed, UpstreamExited, UpstreamReady, UpstreamStopped
 from llmswap.core.fleet import ModelId
-from llmswap.runtime import stopping
+from llmswap.runtime import life, stopping
 from llmswap.runtime.tree import Tree
 from tests.runtime.children import server, sh
 from tests.runtime.rig import M, Rig, free_port, names_in, until
@@ -122,10 +123,73 @@ async def test_force_cuts_a_running_grace_short(rig: Rig):
 async def test_stopped_process_is_woken_to_hear_sigterm(rig: Rig):
     rig.start(server(), stop_grace_s=60)
     await rig.next(UpstreamReady)
-    os.kill(rig.pid(), signal.SIGSTOP)
+    leader = psutil.Process(rig.pid())
+    leader.suspend()
+    await until(lambda: leader.status() == psutil.STATUS_STOPPED, "it stands still")
     began_s = rig.stop()
     await rig.next(UpstreamStopped)
     assert rig.last_s - began_s < 2
+
+
+async def test_failed_start_gets_a_short_grace_only(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(life, "FAILED_GRACE_S", 0.2)
+    began_s = rig.start(server("ignore_term", "status=503"), ready_timeout_s=0.3, stop_grace_s=60)
+    await rig.next(StartFailed)
+    assert 0.5 < rig.last_s - began_s < 1.5
+
+
+async def test_port_given_to_a_starting_upstream_is_not_given_to_another(rig: Rig):
+    """Nobody listens on it yet, so it looks free."""
+    other, port = ModelId("other"), free_port()
+    rig.start(server("bind_after=0.3"), port=port)
+    rig.start(server(), port=port, model=other)
+    await rig.next(UpstreamReady)
+    await rig.next(UpstreamReady)
+    assert rig.url() == f"http://127.0.0.1:{port}"
+    assert rig.supervisor.base_url(other, Generation(1)) != rig.url()
+    assert "in use" not in rig.text() + rig.text(other)
+
+
+async def test_no_descriptors_left_fails_the_start_and_leaks_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    def none_left(*_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = names_in(Path("/proc/self/fd"))
+    for generation, call in enumerate(("pipe2", "pidfd_open"), 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, none_left)
+            rig.start(server(), generation)
+            assert "Too many open files" in (await rig.next(StartFailed)).reason
+    assert rig.survivors() == []
+    assert names_in(Path("/proc/self/fd")) == before
+    rig.start(server(), generation=3)
+    await rig.next(UpstreamReady)
+
+
+async def test_fork_that_fails_fails_the_start(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    def no_process(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("llmswap.runtime.spawn.subprocess.Popen", no_process)
+    rig.start(server())
+    assert "Resource temporarily unavailable" in (await rig.next(StartFailed)).reason
+
+
+async def test_no_port_left_fails_the_start(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("llmswap.runtime.life.is_free", lambda _: False)
+    monkeypatch.setattr("llmswap.runtime.ports.is_free", lambda _: False)
+    rig.start(server())
+    assert "no free port" in (await rig.next(StartFailed)).reason
+
+
+async def test_port_beyond_the_last_is_replaced(rig: Rig):
+    rig.start(server(), port=70000)
+    await rig.next(UpstreamReady)
+
+
+async def test_empty_proxy_fails_the_start(rig: Rig):
+    rig.start("sleep 60", proxy="")
+    assert (await rig.next(StartFailed)).reason == "its proxy URL is empty"
 
 
 async def test_close_kills_whatever_is_left(rig: Rig):
