@@ -173,7 +173,6 @@ class Scheduler:
         up.enter(State.STOPPING, books.now_s)
         up.failure = event.reason
         books.end_swap(up)
-        books.touch(up)
         books.moved()
 
     def _stopped(self, event: ev.UpstreamStopped) -> None:
@@ -192,5 +191,4 @@ class Scheduler:
         for swap in tuple(books.swaps.values()):
             if up.id in swap.pending:
                 books.end_swap(books.upstreams[swap.target])
-        books.touch(up)
         books.moved()

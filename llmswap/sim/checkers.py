@@ -201,6 +201,10 @@ class Checkers:
             books = view.state, view.generation, view.waiting, view.in_flight, view.stuck
             history = life.state, life.generation, len(life.waiting), len(life.serving), life.stuck
             demand(books == history, "I19", f"{model}: the books say {books}, the history {history}")
+            idle = life.state is State.READY and not life.serving
+            demand(idle == (view.idle_since_s is not None), "I19", f"{model}: idle since {view.idle_since_s}")
+            oldest_s = next(iter(life.waiting.values()), None)
+            demand(oldest_s == view.oldest_waiting_s, "I19", f"{model}: oldest waits since {view.oldest_waiting_s}")
 
     def _check_waits(self, now_s: float) -> None:
         """I7 and I10: nobody waits too long, and nobody waits for nothing."""

@@ -84,6 +84,7 @@ def test_a_crash_closes_admission_at_once_and_the_next_life_begins_when_the_tree
     story.all_at(0, arrive(1, "a"), ready("a", 1))
     assert story.at(1, exited("a", 1)) == []
     assert story.states() == {"a": "stopping"}
+    assert story.upstream("a").failure == "killed by signal 9"
     assert story.at(2, arrive(2, "a")) == []
     assert story.at(3, stopped("a", 1)) == ["start a#2"]
     assert story.at(4, ready("a", 2)) == ["dispatch 2 a#2"]
@@ -134,7 +135,7 @@ def test_what_cannot_be_stopped_keeps_its_memory_and_conflicting_requests_are_re
     story = Story(fleet("a", "b"))
     story.all_at(0, arrive(1, "a"), ready("a", 1), done(1), arrive(2, "b"))
     assert story.at(30, stop_failed("a", 1)) == ["reject 2 stuck"]
-    assert "a cannot be stopped" in story.reject.detail
+    assert story.reject.detail == "b cannot be started: a cannot be stopped: still there after SIGKILL"
     assert story.upstream("a").stuck
     assert story.all_at(31, arrive(3, "b"), arrive(4, "a")) == ["reject 3 stuck", "reject 4 stuck"]
 
@@ -157,6 +158,28 @@ def test_a_ready_upstream_serves_although_one_it_would_evict_is_stuck():
     story.all_at(0, arrive(1, "a"), ready("a", 1), done(1), arrive(2, "b"), ready("b", 2), done(2))
     story.all_at(1, unload("b"), stop_failed("b", 2))
     assert story.at(2, arrive(3, "a")) == ["dispatch 3 a#1"]
+
+
+def test_who_waits_for_the_stuck_upstream_itself_is_refused():
+    story = Story(fleet("a"))
+    story.all_at(0, arrive(1, "a"), ready("a", 1), done(1), unload("a"), arrive(2, "a"))
+    assert story.at(30, stop_failed("a", 1)) == ["reject 2 stuck"]
+    assert story.reject.detail == "a cannot be started: it cannot be stopped: still there after SIGKILL"
+
+
+def test_a_start_under_way_goes_on_when_another_upstream_gets_stuck():
+    story = Story(fleet("a", "b", groups=together("a", "b")))
+    story.all_at(0, arrive(1, "a"), ready("a", 1), done(1), unload("a"), arrive(2, "b"))
+    assert story.at(1, stop_failed("a", 1)) == []
+    assert story.at(2, ready("b", 2)) == ["dispatch 2 b#2"]
+
+
+def test_a_crash_of_the_busy_one_lets_the_rest_of_an_eviction_begin_at_once():
+    story = Story(fleet("a", "b", "c", groups=together("a", "b")))
+    story.all_at(0, arrive(1, "a"), ready("a", 1), arrive(2, "b"), ready("b", 2), done(2), arrive(3, "c"))
+    assert story.at(1, exited("a", 1)) == ["stop b#2 evict for c"]
+    assert story.at(2, stopped("b", 2)) == []
+    assert story.at(3, stopped("a", 1)) == ["start c#3"]
 
 
 def test_only_the_swap_that_waits_for_a_stuck_upstream_is_given_up():

@@ -106,6 +106,15 @@ def test_a_long_request_holds_off_the_ttl_and_a_full_ttl_follows_it():
     assert story.at(511, tick) == ["stop a#1 ttl"]
 
 
+def test_the_ttl_counts_from_the_end_of_the_last_of_several_requests():
+    story = Story(fleet(model("a", idle_ttl_s=10)))
+    story.all_at(0, arrive(1, "a"), arrive(2, "a"), ready("a", 1), done(1))
+    assert story.at(10, tick) == []
+    story.at(12, done(2))
+    assert story.upstream("a").idle_since_s == 12
+    assert story.at(22, tick) == ["stop a#1 ttl"]
+
+
 def test_a_request_that_arrives_when_the_ttl_is_over_wins():
     story = Story(fleet(model("a", idle_ttl_s=10)))
     story.all_at(0, arrive(1, "a"), ready("a", 1), done(1))

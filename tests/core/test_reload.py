@@ -81,6 +81,12 @@ def test_requests_for_a_removed_model_that_still_drains_are_refused():
     assert story.at(1, arrive(2, "a")) == ["reject 2 model_removed"]
 
 
+def test_a_load_order_for_a_removed_model_that_still_drains_is_forgotten():
+    story = Story(fleet("a"))
+    story.all_at(0, arrive(1, "a"), ready("a", 1), reload(fleet()), load("a"))
+    assert story.all_at(1, done(1), stopped("a", 1), reload(fleet("a")), tick) == ["stop a#1 reload"]
+
+
 def test_a_removed_model_that_drains_still_keeps_others_out():
     story = Story(fleet("a", "b"))
     story.all_at(0, arrive(1, "a"), ready("a", 1), reload(fleet("b")))

@@ -131,11 +131,11 @@ def test_a_deadline_that_no_longer_matters_brings_nothing():
 
 def test_priority_orders_the_queue_and_age_breaks_ties():
     story = Story(fleet("x", model("b", priority=5), model("d", priority=1), model("c", priority=5)))
-    story.all_at(0, arrive(0, "x"), ready("x", 1), arrive(1, "b"), arrive(2, "d"), arrive(3, "c"), arrive(4, "b"))
-    assert [story.position(number) for number in (1, 2, 3, 4)] == [1, 4, 2, 3]
+    story.all_at(0, arrive(0, "x"), ready("x", 1), arrive(1, "d"), arrive(2, "b"), arrive(3, "c"), arrive(4, "b"))
+    assert [story.position(number) for number in (1, 2, 3, 4)] == [4, 1, 2, 3]
     assert story.position(0) is None
     assert story.at(1, done(0)) == ["stop x#1 evict for b"]
-    assert [story.position(number) for number in (1, 2, 3, 4)] == [None, 2, 1, None]
+    assert [story.position(number) for number in (1, 2, 3, 4)] == [2, None, 1, None]
 
 
 def test_positions_move_up_when_somebody_ahead_leaves():
