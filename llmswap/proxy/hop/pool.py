@@ -13,7 +13,7 @@ from llmswap.config.settings import Timeouts
 from llmswap.proxy.hop.connection import Connection
 from llmswap.proxy.hop.messages import UpstreamFault
 
-_IDLE_MAX = 64
+_IDLE_MAX = 256
 _SWEEP_S = 5.0
 
 
