@@ -13,7 +13,7 @@ import pytest
 from tests.dialogue import ask
 from tests.runtime.children import server, sh
 from tests.runtime.rig import alive, free_port
-from tests.stack import Program, fake, one, until
+from tests.stack import Program, fake, listening_ports, one, until
 
 
 async def unload(http: aiohttp.ClientSession, program: Program, model: str) -> float:
@@ -54,7 +54,8 @@ async def test_F002_exit_at_once_is_a_502_with_exit_code_and_redacted_tail(stack
 async def test_F004_crash_while_loading_answers_all_waiters_at_once(stack, http):
     program = stack.start({"models": {"bad": {"cmd": server("status=503")}}})
     waiting = [asyncio.create_task(ask(http, program, "bad")) for _ in range(5)]
-    loading = one(await until(program.family, "an upstream"), "upstream")
+    upstreams = await until(lambda: [p for p in program.family() if listening_ports(p.pid)], "a loading upstream")
+    [loading] = upstreams
     os.kill(loading.pid, signal.SIGKILL)
     killed_s = time.monotonic()
     answers = await asyncio.gather(*waiting)
