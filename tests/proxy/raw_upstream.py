@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from llmswap.config.settings import Timeouts
 from llmswap.proxy.errors import RequestError
-from llmswap.proxy.upstream import Delivery, Outgoing, UpstreamClient
+from llmswap.proxy.upstream import Delivery, Outgoing, Tap, UpstreamClient
 from tests.raw import RawClient, Reply
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -158,7 +158,7 @@ class Front:
     client: UpstreamClient
     port: int = 0
     deliveries: list[Delivery] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
+    errors: list[RequestError] = field(default_factory=list)
     transports: list[asyncio.Transport] = field(default_factory=list)
 
     @property
@@ -183,49 +183,55 @@ class Front:
 Prepare = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+@dataclass
+class Plan:
+    """How a front forwards.
+
+    Attributes:
+        streamed: Pass request bodies on as they come, not whole.
+        announced: What to say about a streamed body's length in place of the truth.
+        headers: Sent to the upstream in place of the client's.
+        into: Prepares the response that the upstream's body is to continue.
+    """
+
+    streamed: bool = False
+    announced: int | None = None
+    headers: dict[str, str] | None = None
+    into: Prepare | None = None
+
+    async def outgoing(self, request: web.BaseRequest) -> Outgoing:
+        headers = CIMultiDict(self.headers if self.headers is not None else request.headers)
+        if self.streamed:
+            body, size = request.content.iter_any(), self.announced or request.content_length
+            return Outgoing(request.method, request.raw_path, headers, body, size)
+        return Outgoing(request.method, request.raw_path, headers, await request.read() or None)
+
+
 @asynccontextmanager
 async def front(
     base_url: str,
     timeouts: Timeouts | None = None,
     *,
-    streamed: bool = False,
-    announced: int | None = None,
-    headers: dict[str, str] | None = None,
-    into: Prepare | None = None,
-    **options: Any,
+    tap: Tap | None = None,
+    **plan: Any,
 ) -> AsyncIterator[Front]:
-    """Serve a front before an upstream.
-
-    Args:
-        streamed: Pass request bodies on as they come, not whole.
-        announced: What to say about a streamed body's length in place of the truth.
-        headers: Sent to the upstream in place of the client's.
-        into: Prepares the response that the upstream's body is to continue.
-        options: More keywords for `forward`.
-    """
-    made = Front(UpstreamClient())
+    """Serve a front before an upstream; keywords make its Plan."""
+    made, planned = Front(UpstreamClient()), Plan(**plan)
 
     async def forward(request: web.BaseRequest) -> web.StreamResponse:
         made.deliveries.append(Delivery())
         made.transports.append(request.transport)
-        passed = CIMultiDict(headers if headers is not None else request.headers)
-        body: Any = request.content.iter_any() if streamed else await request.read()
-        size = (announced or request.content_length) if streamed else None
-        outgoing = Outgoing(request.method, request.raw_path, passed, body or None, size)
-        stream = await into(request) if into is not None else None
+        outgoing = await planned.outgoing(request)
+        stream = await planned.into(request) if planned.into is not None else None
+        limits = timeouts or Timeouts()
         try:
-            return await made.client.forward(
-                request, outgoing, base_url, timeouts or Timeouts(), made.delivery, into=stream, **options
-            )
+            return await made.client.forward(request, outgoing, base_url, limits, made.delivery, into=stream, tap=tap)
         except RequestError as error:
             made.errors.append(error)
             if stream is not None:
                 await stream.write(f"error: {error}\n\n".encode())
                 return stream
             return web.json_response({"error": {"message": str(error), "code": error.code}}, status=error.status)
-        except BaseException as error:
-            made.errors.append(error)
-            raise
 
     server = web.Server(forward, handler_cancellation=True, access_log=None, lingering_time=1, auto_decompress=False)
     runner = web.ServerRunner(server)
