@@ -165,7 +165,6 @@ class Books:
             swap.pending.discard(up.id)
         if up.removed:
             del self.upstreams[up.id]
-        self.touch(up)
         self.moved()
 
     # Reload ----------------------------------------------------------------------------------------------------------

@@ -148,6 +148,20 @@ def test_new_groups_apply_from_then_on():
     assert story.at(2, arrive(2, "b")) == ["stop a#1 evict for b"]
 
 
+def test_new_groups_free_who_waits_already():
+    story = Story(fleet("a", "b"))
+    story.all_at(0, arrive(1, "a"), ready("a", 1), arrive(2, "b"))
+    assert story.at(1, reload(fleet("a", "b", groups=together("a", "b")))) == ["start b#2"]
+
+
+def test_an_alarm_of_a_models_former_self_does_not_drown_its_own():
+    story = Story(fleet("x", model("a", queue_timeout_s=600)))
+    story.all_at(0, arrive(1, "x"), ready("x", 1), arrive(2, "a"), reload(fleet("x")))
+    story.all_at(1, done(1), reload(fleet("x", model("a", idle_ttl_s=9))))
+    story.all_at(590, arrive(3, "a"), stopped("x", 1), ready("a", 2), done(3))
+    assert story.at(601, tick) == ["stop a#2 ttl"]
+
+
 def test_a_removed_models_load_order_is_forgotten():
     story = Story(fleet("a", "b"))
     story.all_at(0, arrive(1, "a"), ready("a", 1), load("b"), reload(fleet("a")))

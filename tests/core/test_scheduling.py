@@ -68,8 +68,9 @@ def test_a_start_that_was_ordered_goes_on_without_waiters():
     story = Story(fleet("a"))
     story.all_at(0, arrive(1, "a"), cancel(1))
     assert story.states() == {"a": "starting"}
-    assert story.at(1, ready("a", 1)) == []
-    assert story.at(2, arrive(2, "a")) == ["dispatch 2 a#1"]
+    assert story.all_at(1, arrive(2, "a"), cancel(2)) == []
+    assert story.at(2, ready("a", 1)) == []
+    assert story.at(3, arrive(3, "a")) == ["dispatch 3 a#1"]
 
 
 def test_a_cancelled_request_is_never_dispatched():
