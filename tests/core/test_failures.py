@@ -60,7 +60,8 @@ def test_an_unload_ends_the_backoff():
     story = Story(fleet("a"))
     story.all_at(0, arrive(1, "a"), failed("a", 1))
     assert story.at(0.1, unload("a")) == []
-    assert story.states() == {"a": "stopped"}
+    view = story.upstream("a")
+    assert (view.state, view.since_s, view.failure, view.retry_at_s) == ("stopped", 0.1, None, None)
     assert story.at(0.2, arrive(2, "a")) == ["start a#2"]
 
 

@@ -64,6 +64,7 @@ def test_a_request_right_after_an_unload_waits_for_the_stop_and_starts_afresh():
     story.all_at(0, arrive(1, "a"), ready("a", 1), done(1), unload("a"))
     assert story.at(1, arrive(2, "a")) == []
     assert story.at(2, stopped("a", 1)) == ["start a#2"]
+    assert story.at(3, ready("a", 2)) == ["dispatch 2 a#2"]
 
 
 def test_a_start_that_fails_just_when_it_is_unloaded_counts_as_stopped():
