@@ -93,9 +93,7 @@ def test_serve_is_reached_by_llama_swaps_spellings_and_refuses_an_open_bind_with
     assert "--allow-unauthenticated" in message
 
 
-def test_serve_with_a_bad_config_names_the_issues_and_exits_2(
-    config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_serve_with_a_bad_config_names_the_issues_and_exits_2(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(BAD)
 
     assert main(["serve", "--config", str(config)]) == 2

@@ -15,6 +15,7 @@ class RejectReason(StrEnum):
     QUEUE_TIMEOUT = "queue_timeout"  # waited longer than queueTimeout
     DRAINING = "draining"  # llmswap is shutting down
     UPSTREAM_FAILED = "upstream_failed"  # the start this request waited for failed
+    START_TIMEOUT = "start_timeout"  # the start this request waited for was not ready in time
     BACKOFF = "backoff"  # an earlier start failed; too early to try again
     STUCK = "stuck"  # an upstream that must go cannot be stopped
     UNLOADED = "unloaded"  # an operator unloaded the model while the request waited

@@ -85,11 +85,13 @@ class StartFailed:
 
     Attributes:
         reason: One line for the client, without secrets: "exited with code 1 during start".
+        timed_out: It never became ready, rather than ending by itself.
     """
 
     model: ModelId
     generation: Generation
     reason: str
+    timed_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)

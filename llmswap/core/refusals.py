@@ -31,10 +31,10 @@ def draining(request: RequestId, retry_after_s: float) -> Reject:
     return Reject(request, RejectReason.DRAINING, "llmswap is shutting down", retry_after_s)
 
 
-def upstream_failed(request: RequestId, up: Upstream, now_s: float) -> Reject:
+def upstream_failed(request: RequestId, up: Upstream, now_s: float, *, timed_out: bool) -> Reject:
     """Refuse because the start this request waited for failed."""
-    detail = f"{up.id} failed to start: {up.failure}"
-    return Reject(request, RejectReason.UPSTREAM_FAILED, detail, _backoff_left_s(up, now_s))
+    reason = RejectReason.START_TIMEOUT if timed_out else RejectReason.UPSTREAM_FAILED
+    return Reject(request, reason, f"{up.id} failed to start: {up.failure}", _backoff_left_s(up, now_s))
 
 
 def backoff(request: RequestId, up: Upstream, now_s: float) -> Reject:

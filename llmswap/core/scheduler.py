@@ -161,7 +161,9 @@ class Scheduler:
             books.gone(up)
             return
         up.fail(event.reason, books.now_s)
-        books.send_away(up, lambda request: refusals.upstream_failed(request, up, books.now_s))
+        books.send_away(
+            up, lambda request: refusals.upstream_failed(request, up, books.now_s, timed_out=event.timed_out)
+        )
         books.end_swap(up)
 
     def _exited(self, event: ev.UpstreamExited) -> None:

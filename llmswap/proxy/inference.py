@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,10 @@ from aiohttp import web
 
 from llmswap.config.settings import ModelSettings
 from llmswap.core.commands import Reject, RejectReason
+from llmswap.core.events import Generation
 from llmswap.core.fleet import ModelId
+from llmswap.core.snapshot import Snapshot
+from llmswap.core.states import State
 from llmswap.proxy import bodies, dialects, filters, headers, multipart, targets
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask, Dialect
@@ -18,9 +22,10 @@ from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
 from llmswap.proxy.request_keys import IS_ADMIN
-from llmswap.proxy.upstream import Delivery, Outgoing
+from llmswap.proxy.upstream import UNREACHABLE, Delivery, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
 
+NOTICE_LIMIT_S = 0.25  # the news of an exit takes milliseconds
 TAIL_LINES = 20  # of a failed upstream's log, for the operator
 _SHOWN = 200  # characters of a client's model name in an error
 
@@ -30,14 +35,17 @@ _STATUS = {
     RejectReason.QUEUE_TIMEOUT: 503,
     RejectReason.DRAINING: 503,
     RejectReason.UPSTREAM_FAILED: 502,
+    RejectReason.START_TIMEOUT: 504,
     RejectReason.BACKOFF: 503,
     RejectReason.STUCK: 503,
     RejectReason.UNLOADED: 503,
     RejectReason.MODEL_REMOVED: 404,
 }
+_START_REASONS = frozenset({RejectReason.UPSTREAM_FAILED, RejectReason.START_TIMEOUT})
 _CODE = {
     RejectReason.OVER_LIMIT: "concurrency_limit",
     RejectReason.UPSTREAM_FAILED: "start_failed",
+    RejectReason.START_TIMEOUT: "start_timeout",
     RejectReason.MODEL_REMOVED: "model_not_found",
 }
 
@@ -130,17 +138,7 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
     loading = LoadingStream(request, call.ask.model)
     try:
         async with asyncio.timeout(None) as scope:
-            with context.gate.enter(call.settings.id) as ticket, context.in_flight.listed(ticket.request, scope):
-                lease = await _lease(context, call, ticket, loading)
-                return await context.upstream.forward(
-                    request,
-                    call.outgoing,
-                    lease.base_url,
-                    call.settings.timeouts,
-                    delivery,
-                    into=loading.response,
-                    sse_error=partial(_upstream_failed, dialects.dialect_of(call.outgoing.target)),
-                )
+            return await _serve_on(context, call, delivery, loading, scope)
     except RequestError as error:
         if loading.response is None:
             raise
@@ -154,6 +152,53 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
         if loading.response is None:
             raise cancelled from None
         return await loading.fail(cancelled)
+
+
+async def _serve_on(
+    context: Context, call: Call, delivery: Delivery, loading: LoadingStream, scope: asyncio.Timeout
+) -> web.StreamResponse:
+    """Serve on the model's upstream, and on its next life if it died in the moment the call was sent.
+
+    Once, and only if it died at once: a call that takes an upstream down after a while must not do it twice.
+    """
+    again = False
+    while True:
+        with context.gate.enter(call.settings.id) as ticket, context.in_flight.listed(ticket.request, scope):
+            lease = await _lease(context, call, ticket, loading)
+            sent_s = time.monotonic()
+            try:
+                return await context.upstream.forward(
+                    call.request,
+                    call.outgoing,
+                    lease.base_url,
+                    call.settings.timeouts,
+                    delivery,
+                    into=loading.response,
+                    sse_error=partial(_upstream_failed, dialects.dialect_of(call.outgoing.target)),
+                )
+            except RequestError as error:
+                quick = time.monotonic() - sent_s < NOTICE_LIMIT_S
+                if again or not quick or loading.response is not None or not _unanswered(error, call.outgoing):
+                    raise
+                unanswered = error
+        if not await _noticed(context, call, lease.generation):
+            raise unanswered
+        again = True
+
+
+def _unanswered(error: RequestError, outgoing: Outgoing) -> bool:
+    """Tell whether not a byte of an answer came, and the call can be sent once more."""
+    return error.code == UNREACHABLE and (outgoing.body is None or isinstance(outgoing.body, bytes))
+
+
+async def _noticed(context: Context, call: Call, generation: Generation) -> bool:
+    """Wait a moment for the news that an upstream that gave no answer has died, if it has."""
+
+    def gone(snapshot: Snapshot) -> bool:
+        view = snapshot.upstreams.get(call.settings.id)
+        return view is None or view.generation != generation or view.state is not State.READY
+
+    return await context.loop.wait_for(gone, NOTICE_LIMIT_S)
 
 
 async def _serve_uncounted(context: Context, call: Call) -> web.StreamResponse:
@@ -180,7 +225,7 @@ async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingS
 def refusal(context: Context, request: web.Request, model: ModelId, reject: Reject) -> RequestError:
     """Say to a client why it was not served."""
     message = "Too many requests" if reject.reason is RejectReason.OVER_LIMIT else reject.detail
-    if reject.reason is RejectReason.UPSTREAM_FAILED and request.get(IS_ADMIN, False):
+    if reject.reason in _START_REASONS and request.get(IS_ADMIN, False):
         tail = context.logs.tail_lines(model, TAIL_LINES)
         message = "\n".join((message, "last log lines:", *tail)) if tail else message
     retry_after_s = reject.retry_after_s

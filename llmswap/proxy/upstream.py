@@ -13,6 +13,7 @@ from llmswap.proxy.hop.client import ClientGone
 from llmswap.proxy.hop.connection import Connection, Exchange
 from llmswap.proxy.hop.head import request_head, wants_upgrade
 from llmswap.proxy.hop.messages import (
+    UNREACHABLE,
     Delivery,
     End,
     Outgoing,
@@ -25,7 +26,7 @@ from llmswap.proxy.hop.pool import Address, Pool, connect, parse_address
 from llmswap.proxy.hop.relay import Relay
 from llmswap.proxy.hop.upload import AT_ONCE_MAX, upload
 
-__all__ = ["Delivery", "End", "Outgoing", "SseError", "Tap", "UpstreamClient", "openai_sse_error"]
+__all__ = ["UNREACHABLE", "Delivery", "End", "Outgoing", "SseError", "Tap", "UpstreamClient", "openai_sse_error"]
 
 
 class UpstreamClient:

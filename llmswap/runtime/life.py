@@ -40,6 +40,10 @@ class StartError(Exception):
     """The start came to nothing; the message is one line for the client."""
 
 
+class NotReadyError(StartError):
+    """It did not answer its readiness probe in time."""
+
+
 class PortTakenError(StartError):
     """The port belongs to somebody else."""
 
@@ -122,7 +126,8 @@ class Life:
         # Once device memory is watched, "it is free again" is verified here, before anyone is told.
         self._house.over(self)
         if failure is not None and not self._stop.done():
-            self._house.post(StartFailed(self.model, self.generation, failure))
+            reason, timed_out = str(failure)[:_REASON_CHARS], isinstance(failure, NotReadyError)
+            self._house.post(StartFailed(self.model, self.generation, reason, timed_out))
         else:
             self._house.post(UpstreamStopped(self.model, self.generation))
 
@@ -134,8 +139,8 @@ class Life:
             self._exited = True
             self._house.post(UpstreamExited(self.model, self.generation, reason))
 
-    async def _start(self) -> str | None:
-        """Bring it up; give the reason if that failed. Returns early when told to stop."""
+    async def _start(self) -> StartError | None:
+        """Bring it up; give what failed. Returns early when told to stop."""
         try:
             try:
                 await self._attempt(self._asked.port)
@@ -146,9 +151,9 @@ class Life:
                 await self._end()
                 await self._attempt(None)
         except StartError as error:
-            return str(error)[:_REASON_CHARS]
+            return error
         except OSError as error:  # the system has no descriptor, port or process to give
-            return f"cannot start: {error.strerror}"
+            return StartError(f"cannot start: {error.strerror}")
         return None
 
     async def _attempt(self, port: int | None) -> None:
@@ -200,7 +205,7 @@ class Life:
             raise await self._death(process, target)
         if asking.cancelled():
             waited = f"not ready after {self._launch.ready_timeout_s:g} s"
-            raise StartError(f"{waited}: {self._launch.proxy}{self._launch.check_path} {prober.last}")
+            raise NotReadyError(f"{waited}: {self._launch.proxy}{self._launch.check_path} {prober.last}")
         await self._check_owner(process, target, asking.result())
 
     async def _check_owner(self, process: Process, target: Target, peer: IpAddress) -> None:

@@ -142,7 +142,8 @@ class Checkers:
             RejectReason.QUEUE_FULL: sum(len(o.waiting) for o in self._fold.lives.values())
             > self._fold.fleet.queue_max,
             RejectReason.QUEUE_TIMEOUT: waits_since_s + life.model.queue_timeout_s <= step.at_s,
-            RejectReason.UPSTREAM_FAILED: isinstance(step.event, ev.StartFailed) and life.state is State.FAILED,
+            RejectReason.UPSTREAM_FAILED: _start_failed(step.event, life, timed_out=False),
+            RejectReason.START_TIMEOUT: _start_failed(step.event, life, timed_out=True),
             RejectReason.BACKOFF: life.state is State.FAILED,
             RejectReason.STUCK: any(other.stuck for other in self._fold.lives.values()),
             RejectReason.UNLOADED: isinstance(step.event, ev.UnloadRequested),
@@ -261,3 +262,8 @@ def _essence(picture: Snapshot) -> object:
             for view in picture.upstreams.values()
         ],
     )
+
+
+def _start_failed(event: ev.Event, life: Life, *, timed_out: bool) -> bool:
+    """Tell whether a model's start failed just now, in that way."""
+    return isinstance(event, ev.StartFailed) and event.timed_out is timed_out and life.state is State.FAILED

@@ -177,7 +177,9 @@ class World:
             return
         if not process.dying or self._rng.random() < self._faults.crossing:
             self._free(process)
-            self._say(ev.StartFailed(process.model, process.generation, "exited with code 1 during start"))
+            timed_out = self._rng.random() < self._faults.slow_start
+            reason = "not ready in time" if timed_out else "exited with code 1 during start"
+            self._say(ev.StartFailed(process.model, process.generation, reason, timed_out))
 
     def _crash(self, process: Process) -> None:
         if self._processes.get(process.model) is process and not process.dying:

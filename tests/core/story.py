@@ -51,8 +51,10 @@ def ready(name: str, generation: int) -> ev.Event:
     return ev.UpstreamReady(ModelId(name), ev.Generation(generation))
 
 
-def failed(name: str, generation: int, reason: str = "exited with code 1 during start") -> ev.Event:
-    return ev.StartFailed(ModelId(name), ev.Generation(generation), reason)
+def failed(
+    name: str, generation: int, reason: str = "exited with code 1 during start", *, timed_out: bool = False
+) -> ev.Event:
+    return ev.StartFailed(ModelId(name), ev.Generation(generation), reason, timed_out)
 
 
 def exited(name: str, generation: int) -> ev.Event:

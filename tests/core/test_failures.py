@@ -31,6 +31,13 @@ def test_a_failed_start_refuses_all_who_waited_and_says_why():
     assert story.states() == {"a": "failed"}
 
 
+def test_a_start_that_timed_out_is_told_apart_from_one_that_failed():
+    story = Story(fleet("a"))
+    story.at(0, arrive(1, "a"))
+    assert story.at(120, failed("a", 1, "not ready after 120 s", timed_out=True)) == ["reject 1 start_timeout"]
+    assert story.at(120, arrive(2, "a")) == ["reject 2 backoff"]
+
+
 def test_during_backoff_requests_are_refused_at_once_with_the_last_reason():
     story = Story(fleet("a"))
     story.all_at(0, arrive(1, "a"), failed("a", 1, "no such file"))

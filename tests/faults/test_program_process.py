@@ -117,10 +117,9 @@ async def test_F010_F088_killed_llmswap_leaves_nothing_and_its_next_life_serves_
 async def test_F030_crash_while_idle_costs_the_next_request_no_error(stack, http):
     program = stack.start({"models": {"a": {"cmd": fake("a")}}})
     assert (await ask(http, program, "a"))[0] == 200
-    upstream = program.upstream("a")
-    upstream.kill()
-    await until(lambda: not alive(upstream), "its death")
-    assert (await ask(http, program, "a"))[0] == 200
+    for _ in range(5):  # the next request comes before, in or after the moment in which the death is noticed
+        program.upstream("a").kill()
+        assert (await ask(http, program, "a"))[0] == 200
 
 
 async def test_F032_F033_F034_stubborn_processes_are_gone_when_unload_returns(stack, http):

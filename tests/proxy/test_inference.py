@@ -186,7 +186,12 @@ async def test_every_refusal_has_a_status_and_says_when_to_come_back(reason: Rej
         error = inference.refusal(rig.context, _Stranger(), ModelId("m"), reject)  # type: ignore[arg-type]
         assert error.headers == {"Retry-After": "2"}
         assert "secret path" not in error.message
-        assert error.status == {"over_limit": 429, "upstream_failed": 502, "model_removed": 404}.get(reason, 503)
+        assert error.status == {
+            "over_limit": 429,
+            "upstream_failed": 502,
+            "start_timeout": 504,
+            "model_removed": 404,
+        }.get(reason, 503)
         assert not inference.refusal(
             rig.context,
             _Stranger(),  # type: ignore[arg-type]

@@ -72,6 +72,9 @@ class Tap(Protocol):
         """See some body bytes."""
 
 
+UNREACHABLE = "upstream_unreachable"  # not a byte of an answer came: it died, or is not up yet
+
+
 class UpstreamFault(Exception):
     """The upstream could not be reached, broke off, or does not speak HTTP.
 
@@ -87,7 +90,7 @@ class UpstreamFault(Exception):
 
     def as_request_error(self) -> RequestError:
         """Give the error a client sees in place of an answer."""
-        code = "upstream_timeout" if self.status == 504 else "upstream_failed"
+        code = "upstream_timeout" if self.status == 504 else "upstream_failed" if self.reached else UNREACHABLE
         return RequestError(self.status, str(self), code)
 
 
