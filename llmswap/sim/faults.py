@@ -10,7 +10,6 @@ class Faults:
 
     Attributes:
         start_fails: A start comes to nothing.
-        slow_start: A start that comes to nothing does so by never being ready.
         crash: A ready upstream dies by itself.
         stuck: An upstream cannot be killed when it should stop; it goes after all, much later.
         duplicate: An outcome is reported a second time, later.
@@ -20,7 +19,6 @@ class Faults:
     """
 
     start_fails: float = 0.0
-    slow_start: float = 0.0
     crash: float = 0.0
     stuck: float = 0.0
     duplicate: float = 0.0

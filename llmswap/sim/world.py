@@ -177,7 +177,7 @@ class World:
             return
         if not process.dying or self._rng.random() < self._faults.crossing:
             self._free(process)
-            timed_out = self._rng.random() < self._faults.slow_start
+            timed_out = self._rng.random() < 0.5
             reason = "not ready in time" if timed_out else "exited with code 1 during start"
             self._say(ev.StartFailed(process.model, process.generation, reason, timed_out))
 

@@ -51,6 +51,19 @@ async def test_F002_exit_at_once_is_a_502_with_exit_code_and_redacted_tail(stack
     assert "hf-is-secret" not in program.log_text()
 
 
+@pytest.mark.parametrize("probe", ["status=503", "hang"])
+async def test_F005_F006_health_that_never_is_200_or_hangs_answers_all_waiters_504(stack, http, probe):
+    program = stack.start({"models": {"bad": {"cmd": server(probe), "healthCheckTimeout": 1}}})
+    began_s = time.monotonic()
+    answers = await asyncio.gather(*(ask(http, program, "bad") for _ in range(3)))
+    assert 1.0 <= time.monotonic() - began_s < 4.0
+    for status, answer in answers:
+        assert (status, answer["error"]["code"]) == (504, "start_timeout")
+        assert "not ready after 1 s" in answer["error"]["message"]
+    assert (await ask(http, program, "bad"))[0] == 503, "it backs off"
+    assert program.family() == []
+
+
 async def test_F004_crash_while_loading_answers_all_waiters_at_once(stack, http):
     program = stack.start({"models": {"bad": {"cmd": server("status=503")}}})
     waiting = [asyncio.create_task(ask(http, program, "bad")) for _ in range(5)]
