@@ -31,7 +31,7 @@ def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | 
         issues.warn((*path, "cmd"), "cmd is empty: this model cannot be started")
     check_path, check_host = _check(section.check_endpoint.strip())
     proxy = section.proxy.strip()
-    host = _proxy_host(proxy, (*path, "proxy"), issues)
+    host, port_named = _proxy_place(proxy, (*path, "proxy"), issues)
     trust = section.trust_proxy
     return Launch(
         model=model,
@@ -44,7 +44,7 @@ def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | 
         port=port,
         ready_timeout_s=float(section.health_check_timeout or max(file.health_check_timeout, LEAST_READY_TIMEOUT_S)),
         stop_grace_s=float(section.unload_timeout or file.unload_timeout or DEFAULT_GRACE_S),
-        trust_proxy=not _holds_its_port(section, host) if trust is None else trust,
+        trust_proxy=not _holds_its_port(section, host, port_named) if trust is None else trust,
     )
 
 
@@ -70,19 +70,20 @@ def _check(endpoint: str) -> tuple[str | None, str | None]:
     return endpoint if not endpoint or endpoint.startswith(("/", "?")) else f"/{endpoint}", host
 
 
-def _proxy_host(proxy: str, path: Path, issues: Issues) -> str:
+def _proxy_place(proxy: str, path: Path, issues: Issues) -> tuple[str, int | None]:
+    """Give the host and the port that a proxy URL names."""
     if not proxy:
         issues.warn(path, "proxy is empty: this model cannot be started")
-        return ""
+        return "", None
     try:
         url = urlsplit(proxy.replace(PORT_MACRO, "1"))
-        host, _ = url.hostname, url.port
+        host, port = url.hostname, url.port
     except ValueError:
-        host, url = None, urlsplit("")
+        host, port, url = None, None, urlsplit("")
     if url.scheme not in {"http", "https"} or not host:
         issues.error(path, "proxy must be a URL such as http://127.0.0.1:${PORT}")
-        return ""
-    return host
+        return "", None
+    return host, port
 
 
 def _env(section: ModelSection, path: Path, issues: Issues) -> tuple[str, ...]:
@@ -95,12 +96,15 @@ def _env(section: ModelSection, path: Path, issues: Issues) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _holds_its_port(section: ModelSection, host: str) -> bool:
+def _holds_its_port(section: ModelSection, host: str, port: int | None) -> bool:
     """Whether the process we start must be the one that listens: then a stranger on its port is never mistaken for it.
 
-    So it is where the port is ours to give, the address is this machine's, and the command is no container's client.
+    So it is where the command is given the port, by `${PORT}` or in figures, the address is this machine's, and the
+    command is no container's client.
     """
-    if PORT_MACRO not in section.cmd or not _is_loopback(host):
+    if not _is_loopback(host):
+        return False
+    if PORT_MACRO not in section.cmd and not re.search(rf"(?<!\d){port}(?!\d)", section.cmd):
         return False
     words = re.findall(r"[^\s'\"]+", section.cmd)[:_WORDS_SEARCHED]
     return not any(PurePath(word).name in _CONTAINER_RUNNERS for word in words)

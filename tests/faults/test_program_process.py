@@ -95,7 +95,7 @@ while True:
         fixed = server(port=str(port))
         models = {
             "auto": {"cmd": fake("auto")},
-            "fixed": {"cmd": fixed, "proxy": f"http://127.0.0.1:{port}", "trustProxy": False},
+            "fixed": {"cmd": fixed, "proxy": f"http://127.0.0.1:{port}"},
         }
         program = stack.start({"startPort": port, "models": models})
         assert (await ask(http, program, "auto"))[0] == 200
