@@ -32,6 +32,7 @@ def access(file: ConfigFile, issues: Issues) -> AccessSettings:
         trusted_proxies=tuple(file.trusted_proxies),
         forward_auth=file.forward_auth,
         allow_control=file.upstream.allow_control,
+        trust_pages=file.upstream.trust_pages,
     )
 
 

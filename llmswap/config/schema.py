@@ -32,6 +32,9 @@ class UpstreamSection(Section):
     allow_control: Flag = Field(
         default=False, description="Let `/upstream` reach engine control paths (sleep, LoRA, shutdown and the like)."
     )
+    trust_pages: Flag = Field(
+        default=False, description="Let pages of upstreams keep cookies and storage and act in llmswap's origin."
+    )
 
 
 class StoreSection(Section):

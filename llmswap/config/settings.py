@@ -134,6 +134,7 @@ class AccessSettings:
         trusted_proxies: Peer addresses whose X-Forwarded-* are believed.
         forward_auth: Pass the client's Authorization, x-api-key and Cookie on to upstreams.
         allow_control: Let `/upstream` reach engine control paths (sleep, LoRA, shutdown ...).
+        trust_pages: Send pages of upstreams on unsealed: no sandbox, cookies allowed.
     """
 
     api_keys: tuple[str, ...] = ()
@@ -143,6 +144,7 @@ class AccessSettings:
     trusted_proxies: tuple[str, ...] = ()
     forward_auth: bool = False
     allow_control: bool = False
+    trust_pages: bool = False
 
 
 @dataclass(frozen=True, slots=True)

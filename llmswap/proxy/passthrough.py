@@ -138,7 +138,7 @@ def _require_ready(context: Context, settings: ModelSettings) -> None:
 
 async def seal(request: web.Request, response: web.StreamResponse) -> None:
     """Keep an upstream's page from acting in our origin's name: it could script the admin API otherwise."""
-    if request.match_info.handler is not upstream:
+    if request.match_info.handler is not upstream or request.app[CONTEXT].loaded.settings.access.trust_pages:
         return
     for name in _UNWELCOME:
         response.headers.pop(name, None)

@@ -95,6 +95,6 @@ def test_the_page_says_whose_each_key_is():
     assert origin["models.ID.sleepMode"] == "llmsnap"
     assert {key for key, whose in origin.items() if whose == "llmswap"} == {
         *("allowUnauthenticated", "allowedHosts", "allowedOrigins", "trustedProxies", "forwardAuth"),
-        *("upstream.allowControl", "queueTimeout", "queueMax"),
+        *("upstream.allowControl", "upstream.trustPages", "queueTimeout", "queueMax"),
         *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
     }

@@ -87,6 +87,7 @@ def test_the_rest_of_the_settings(every):
         trusted_proxies=("10.0.0.0/24", "::1"),
         forward_auth=True,
         allow_control=True,
+        trust_pages=True,
     )
     assert settings.log == LogSettings("debug", "rfc3339", "both")
     assert settings.include_aliases_in_list is True

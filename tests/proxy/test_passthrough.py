@@ -196,6 +196,18 @@ async def test_an_upstreams_page_is_sandboxed_and_leaves_no_state_in_the_browser
         assert reply.headers["content-security-policy"] == "default-src *"
 
 
+async def test_pages_that_are_trusted_pass_as_they_are() -> None:
+    async with rig_of(model("m"), access=AccessSettings(trust_pages=True)) as rig:
+
+        async def page(asked: web.Request) -> web.StreamResponse:
+            return web.Response(text="<p>", headers={"Set-Cookie": "a=b"})
+
+        rig.upstream.answer = page
+        reply = await rig.raw(request("GET", "/upstream/m/page"))
+        assert reply.headers["set-cookie"] == "a=b"
+        assert "content-security-policy" not in reply.headers
+
+
 async def echo(asked: web.Request) -> web.StreamResponse:
     socket = web.WebSocketResponse()
     await socket.prepare(asked)
