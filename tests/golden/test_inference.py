@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from llmswap.config.load import loads
+from llmswap.proxy import loading
 from tests.proxy.rig import Rig, rig_on
 from tests.raw import request
 from tests.stack import until
@@ -259,3 +260,30 @@ async def test_g087_the_default_limit_is_ten(http: aiohttp.ClientSession) -> Non
         assert (await post(rig, http, b'{"model":"m1"}'))[0] == 429
         rig.ready()
         assert {status for status, _ in await asyncio.gather(*waiting)} == {200}
+
+
+async def test_g095_the_banner_never_goes_on_once_the_upstream_speaks(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "TICK_S", 0.001)  # it would have news long before the upstream is done
+
+    async def slowly(asked: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(asked)
+        for number in range(50):
+            await response.write(b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % number)
+            await asyncio.sleep(0.002)
+        return response
+
+    async with rig_on(loads(CONFIG)) as rig:
+        rig.auto, rig.upstream.answer = False, slowly
+        async with http.post(rig.url + CHAT, json={"model": "narrow", "stream": True}) as answer:
+            text = await answer.content.readuntil(b"\n\n")  # then the client takes its time
+            rig.ready()
+            await until(lambda: rig.upstream.seen, "the upstream is asked")
+            text += await answer.read()
+    deltas = [orjson.loads(part[6:])["choices"][0]["delta"] for part in text.split(b"\n\n") if b"delta" in part]
+    spoken = [delta.get("content") for delta in deltas]
+    assert spoken[-50:] == [str(number) for number in range(50)]
+    assert set(spoken[:-50]) == {None}
+    assert all("reasoning_content" in delta for delta in deltas[:-50])
