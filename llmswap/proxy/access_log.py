@@ -7,7 +7,6 @@ of all CPU time (each finds cold caches and wakes the thread that writes to stdo
 import asyncio
 import logging
 import re
-import time
 from typing import NamedTuple
 
 from aiohttp import web
@@ -28,7 +27,6 @@ _USER_AGENT_MAX = 200
 
 
 class _Entry(NamedTuple):
-    at_s: float
     peer: str
     method: str
     path: str
@@ -58,7 +56,7 @@ class AccessLines:
             peer = client_address(peer, headers.get("X-Forwarded-For"), trusted)
         agent = headers.get("User-Agent", "")
         version = "1.1" if request.version.minor else "1.0"
-        entry = _Entry(time.time(), peer, request.method, path, version, status, size, agent, took_s)
+        entry = _Entry(peer, request.method, path, version, status, size, agent, took_s)
         self._entries.append(entry)
         if len(self._entries) >= GATHER_MAX:
             self.flush()
@@ -71,10 +69,8 @@ class AccessLines:
             self._timer.cancel()
             self._timer = None
         entries, self._entries = self._entries, []
-        for entry in entries:
-            record = logging.LogRecord(log.name, logging.INFO, __file__, 0, _line(entry), None, None)
-            record.created = entry.at_s
-            log.handle(record)
+        if entries:
+            log.info("%s", "\n".join(map(_line, entries)))
 
 
 ACCESS_LINES: web.AppKey[AccessLines] = web.AppKey("llmswap.access_lines", AccessLines)

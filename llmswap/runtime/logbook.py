@@ -201,7 +201,10 @@ class LogBook:
 
 
 class ProxyLogHandler(logging.Handler):
-    """Sends log records to the book as llama-swap writes them: `[LEVEL] text`, with the time in front if asked for."""
+    """Sends log records to the book as llama-swap writes them: `[LEVEL] text`, with the time in front if asked for.
+
+    Every line of a record gets that front, so that a line always tells what it is.
+    """
 
     def __init__(self, book: LogBook, time_format: str = "") -> None:
         super().__init__()
@@ -215,10 +218,12 @@ class ProxyLogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record."""
         try:
-            line = f"[{_LEVELS.get(record.levelname, record.levelname)}] {self.format(record)}"
+            text = self.format(record)
         except Exception:  # noqa: BLE001  logging's contract: a bad record must not break the caller
             self.handleError(record)
             return
+        front = f"[{_LEVELS.get(record.levelname, record.levelname)}] "
         if self._stamp is not None:
-            line = f"{self._stamp(datetime.fromtimestamp(record.created).astimezone())} {line}"
-        self._book.write_proxy(f"{self._book.hide(line)}\n".encode(errors="replace"))
+            front = f"{self._stamp(datetime.fromtimestamp(record.created).astimezone())} {front}"
+        lines = front + self._book.hide(text).replace("\n", "\n" + front)
+        self._book.write_proxy(f"{lines}\n".encode(errors="replace"))

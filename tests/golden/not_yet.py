@@ -8,7 +8,7 @@ NOT_YET: dict[int, str] = {
     68: "selectors are read and warned about, not resolved, until a later issue",
     71: "/api/events answers 404 until a later issue",
     73: "peers are read and warned about, not served, until a later issue",
-    74: "as 73",
+    74: "peers, two with the same bare model: as 73",
     108: "token metering comes with telemetry (issue 5)",
     109: "error messages of activity rows: as 61",
     110: "captures answer 404 until a later issue",
