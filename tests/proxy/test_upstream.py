@@ -280,7 +280,7 @@ async def test_nobody_listening_is_502() -> None:
     async with front(url) as proxy:
         reply = await proxy.exchange(GET)
         assert reply.status == 502
-        assert b"upstream_failed" in reply.body
+        assert b"upstream_unreachable" in reply.body
         assert proxy.delivery.end == End.UPSTREAM_DIED
         assert proxy.delivery.status == 0
 
