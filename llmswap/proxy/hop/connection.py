@@ -206,6 +206,8 @@ class Exchange:
             self._early_size += len(payload)
             if self._early_size < _PENDING_MAX or self.stalled:
                 return
+        if self.done:  # nothing more is to come, and the connection may already be somebody else's
+            return
         self.stalled = True
         self.connection.transport.pause_reading()
         self._wake()
@@ -214,6 +216,8 @@ class Exchange:
         self.done = True
         connection, head = self.connection, self.head
         assert head is not None
+        if self.stalled:  # a connection that stays paused would never hear the answer to its next request
+            self.resume()
         connection.exchange = None
         if head.status == 101:
             connection.transport.close()
