@@ -70,6 +70,7 @@ class Books:
 
     def join(self, request: RequestId, up: Upstream) -> None:
         """Put a request in line."""
+        up.rhythm.was_asked(self.now_s)
         up.line.join(request, Waiter(self.now_s, next(self._turns)))
         self.waiting[request] = up
         self.wanted[up.id] = up
@@ -140,6 +141,14 @@ class Books:
             evict = self._evictions[up.id] = tuple(self.upstreams[model] for model in chosen)
         return evict
 
+    def evictions_with(self, up: Upstream, beside: Upstream) -> tuple[Upstream, ...]:
+        """Name who must go before a model is served, were another one resident beside those who are."""
+        if beside.holding or beside.id in self.swaps:
+            return self.evictions(up)
+        others = [model for model in self._running() if model != up.id] + [beside.id]
+        chosen = self.rules.evictions(up.id, others, ready=up.admits)
+        return tuple(self.upstreams[model] for model in chosen)
+
     def _running(self) -> Sequence[ModelId]:
         """Name all who hold memory or are about to, in the fleet's order."""
         if not self._evictions:
@@ -206,18 +215,24 @@ class Books:
         At most one alarm per model counts. One that rings too early is set again, so that a hot model does not leave
         an alarm behind for each request.
         """
-        due_s = up.due_s()
-        if due_s is not None and (up.alarm_s is None or due_s < up.alarm_s):
+        due_s = up.due_s(self.now_s)
+        if due_s is not None:
+            self.arm_at(up, due_s)
+
+    def arm_at(self, up: Upstream, due_s: float) -> None:
+        """Have a model looked at then, or before."""
+        if up.alarm_s is None or due_s < up.alarm_s:
             up.alarm_s = due_s
             heapq.heappush(self._alarms, (due_s, next(self._alarm_ids), up))
 
     def ring(self) -> None:
-        """Touch every model whose alarm is due."""
+        """Touch every model whose alarm is due. A bound, or the end of a hold, changes the chances of others."""
         while self._alarms and self._alarms[0][0] <= self.now_s:
             due_s, _, up = heapq.heappop(self._alarms)
             if up.alarm_s == due_s and self.upstreams.get(up.id) is up:  # else it was overtaken, or the model went
                 up.alarm_s = None
                 self.touch(up)
+                self.everyone = True
 
     def next_alarm_s(self) -> float | None:
         """When the next alarm rings."""

@@ -1,6 +1,6 @@
 """The one decision site: after every event, `drain` looks at the books and dispatches, starts, stops or refuses.
 
-The policy is llama-swap's `fifo`. Where it differs the reason stands at the place.
+The rules are llama-swap's, but for what `policy.py` makes of them. Where they differ the reason stands at the place.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +10,7 @@ from llmswap.core import refusals
 from llmswap.core.books import Books
 from llmswap.core.commands import Dispatch, Start, StartCause, Stop, StopCause
 from llmswap.core.fleet import ModelId
+from llmswap.core.policy import policy_of
 from llmswap.core.states import State
 from llmswap.core.swaps import Swap
 from llmswap.core.upstreams import Upstream
@@ -35,6 +36,11 @@ class Decisions:
 
     def __init__(self, books: Books) -> None:
         self._books = books
+        self.policy = policy_of(books)
+
+    def adopt_policy(self) -> None:
+        """Take the policy that the fleet in force names."""
+        self.policy = policy_of(self._books)
 
     def drain(self) -> None:
         """Do all that can be done now. Looks only at models whose chances the event may have changed."""
@@ -76,10 +82,11 @@ class Decisions:
         if up.state is State.READY:
             # Whom it would evict but nobody can stop is no reason to leave a ready upstream unused.
             if not movable(evict):
-                return Verdict.SERVE
+                return Verdict.WAIT if self.policy.must_yield(up) else Verdict.SERVE
         elif any(other.stuck for other in evict):
             return Verdict.STUCK
-        return Verdict.SWAP if self._is_free(up, evict) else Verdict.WAIT
+        free = self._is_free(up, evict) and not self.policy.must_yield(up) and not self._is_held(up, evict)
+        return Verdict.SWAP if free else Verdict.WAIT
 
     def _is_free(self, up: Upstream, evict: Sequence[Upstream]) -> bool:
         """Whether nobody in the way is busy, or part of another swap."""
@@ -88,13 +95,21 @@ class Decisions:
         ids = [other.id for other in evict]
         return not any(swap.collides(up.id, ids) for swap in self._books.swaps.values())
 
+    def _is_held(self, up: Upstream, evict: Sequence[Upstream]) -> bool:
+        """Whether somebody in the way is kept for its callers; if so, it is looked at again when that is over."""
+        ends = [(other, self.policy.held_until_s(other, up)) for other in evict]
+        held = [(other, until_s) for other, until_s in ends if until_s is not None]
+        for other, until_s in held:
+            self._books.arm_at(other, until_s)
+        return bool(held)
+
     def _to_decide(self) -> list[Upstream]:
         """Name, in order, those for whom something can be done; doing it for one can only lessen others' chances."""
         books = self._books
         candidates = books.wanted if books.everyone else books.touched
         able = [up for up in candidates.values() if up.wanted and self.verdict(up) is not Verdict.WAIT]
         if len(able) > 1:
-            able.sort(key=lambda up: up.turn)
+            able.sort(key=self.policy.turn)
         return able
 
     def _decide(self, up: Upstream) -> None:

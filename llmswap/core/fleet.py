@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import NewType
 
 ModelId = NewType("ModelId", str)
@@ -15,6 +16,13 @@ class Router(StrEnum):
     MATRIX = "matrix"
 
 
+class Scheduling(StrEnum):
+    """Which policy works off the queue."""
+
+    FIFO = "fifo"
+    FAIR = "fair"
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """What the scheduler must know of one model.
@@ -24,6 +32,9 @@ class Model:
         idle_ttl_s: Idle seconds after which the upstream is stopped; None means never.
         priority: Higher goes first in the queue.
         queue_timeout_s: Longest wait of a request before it is refused.
+        queue_limit: Most requests waiting for it. Under `fair` only.
+        max_wait_s: Wait after which a request is due: it then goes before all that are not. Under `fair` only.
+        hold_s: How long it is kept idle while others wait for its place; None learns it. Under `fair` only.
         fingerprint: Digest of the whole resolved config of this model. A reload that leaves it unchanged leaves
             the running upstream alone (invariant I17).
     """
@@ -33,6 +44,9 @@ class Model:
     idle_ttl_s: float | None = None
     priority: int = 0
     queue_timeout_s: float = 600.0
+    queue_limit: int = 1000
+    max_wait_s: float = inf
+    hold_s: float | None = None
     fingerprint: str = ""
 
 
@@ -84,6 +98,7 @@ class Fleet:
     groups: tuple[Group, ...] = ()
     matrix: MatrixRules | None = None
     router: Router = Router.GROUP
+    scheduling: Scheduling = Scheduling.FIFO
     queue_max: int = 2000
 
     def resolve(self, name: str) -> ModelId | None:

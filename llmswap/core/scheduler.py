@@ -86,7 +86,7 @@ class Scheduler:
             books.commands.append(refusals.draining(request, books.drain_left_s()))
         elif up is None or up.removed:
             books.commands.append(refusals.model_removed(request, event.model))
-        elif len(up.line) + (up.in_flight if up.admits else 0) >= up.model.concurrency_limit:
+        elif self._decisions.policy.is_full(up):
             books.commands.append(refusals.over_limit(request, up))
         elif len(books.waiting) >= books.fleet.queue_max and self._decisions.verdict(up) is not Verdict.SERVE:
             books.commands.append(refusals.queue_full(request, books.fleet.queue_max))
@@ -118,6 +118,7 @@ class Scheduler:
     def _reloaded(self, event: ev.FleetReloaded) -> None:
         if self._books.drain_by_s is None:  # a shutdown is final
             self._books.reload(event.fleet)
+            self._decisions.adopt_policy()
 
     def _drain_requested(self, event: ev.DrainRequested) -> None:
         books = self._books
@@ -142,6 +143,7 @@ class Scheduler:
             books.everyone = True  # whoever waits to evict it may do so now
             if up.state is State.READY:
                 up.idle_since_s = books.now_s
+                up.rhythm.fell_idle(books.now_s)
 
     def _became_ready(self, event: ev.UpstreamReady) -> None:
         books = self._books

@@ -5,6 +5,7 @@ from math import inf
 
 from llmswap.core.events import Generation
 from llmswap.core.fleet import Model, ModelId
+from llmswap.core.holding import Rhythm
 from llmswap.core.queueing import Line, Waiter
 from llmswap.core.snapshot import UpstreamView
 from llmswap.core.states import HOLDING, State, move
@@ -28,6 +29,7 @@ class Upstream:
         dismissed: An operator ordered it to stop, busy or not.
         removed: The fleet no longer has the model; the books close when the upstream is gone.
         forced: A stop without grace was ordered.
+        rhythm: What its callers did and what its starts and stops took, kept over its lives.
         alarm_s: When the scheduler will look at it again by itself, at the latest.
     """
 
@@ -48,6 +50,7 @@ class Upstream:
     removed: bool = False
     forced: bool = False
     alarm_s: float | None = None
+    rhythm: Rhythm = field(default_factory=Rhythm)
 
     @property
     def id(self) -> ModelId:
@@ -70,10 +73,14 @@ class Upstream:
         return bool(self.line) or self.load is not None
 
     @property
-    def turn(self) -> tuple[int, int]:
-        """Its place among the models that are wanted; the smallest goes first."""
-        oldest = min(waiter.turn for waiter in (self.line.first, self.load) if waiter is not None)
-        return -self.model.priority, oldest
+    def oldest_turn(self) -> int:
+        """The turn of who has waited longest for it; somebody must."""
+        return min(waiter.turn for waiter in (self.line.first, self.load) if waiter is not None)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether a client has waited for it beyond the bound."""
+        first = self.line.first
+        return first is not None and first.arrived_s + self.model.max_wait_s <= now_s
 
     @property
     def retiring(self) -> bool:
@@ -101,6 +108,7 @@ class Upstream:
 
     def gone(self, now_s: float) -> None:
         """Note that the process tree is gone and its memory free."""
+        self.rhythm.stopped(now_s - self.since_s)
         self.enter(State.STOPPED, now_s)
         self.in_flight = 0
         self.stuck = False
@@ -109,6 +117,7 @@ class Upstream:
 
     def ready(self, now_s: float) -> None:
         """Note a successful start."""
+        self.rhythm.loaded(now_s - self.since_s)
         self.enter(State.READY, now_s)
         self.failure = None
         self.forgive()
@@ -136,11 +145,13 @@ class Upstream:
         """Whether it is too early for another start."""
         return self.retry_at_s is not None and now_s < self.retry_at_s
 
-    def due_s(self) -> float | None:
-        """When something about it falls due: the oldest waiter's timeout, or its own idle ttl."""
+    def due_s(self, now_s: float) -> float | None:
+        """When something about it falls due: its oldest waiter's bound or timeout, or its own idle ttl."""
         waiting_since = [waiter.arrived_s for waiter in (self.line.first, self.load) if waiter is not None]
         if waiting_since:
+            bound_s = min(waiting_since) + self.model.max_wait_s
             due_s = min(waiting_since) + self.model.queue_timeout_s
+            due_s = min(bound_s, due_s) if bound_s > now_s else due_s
         elif self.idle_since_s is not None and self.model.idle_ttl_s is not None:
             due_s = self.idle_since_s + self.model.idle_ttl_s
         else:

@@ -15,15 +15,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--worlds", type=int, default=1, help="how many seeds in a row (default 1)")
     parser.add_argument("--verbose", action="store_true", help="tell every step of the first world")
+    parser.add_argument("--fair", action="store_true", help="under the fair scheduler instead of fifo")
     options = parser.parse_args()
     if options.verbose:
-        world = World(options.seed, Scheduler)
+        world = World(options.seed, Scheduler, fair=options.fair)
         try:
             world.run()
         finally:
             sys.stdout.write("\n".join(tell(world.steps)) + "\n")
     try:
-        sys.stdout.write(f"{run_worlds(range(options.seed, options.seed + options.worlds))}\n")
+        sys.stdout.write(f"{run_worlds(range(options.seed, options.seed + options.worlds), fair=options.fair)}\n")
     except WorldFailed as failure:
         sys.stdout.write(f"{failure}\n")
         return 1

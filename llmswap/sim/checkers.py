@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from llmswap.core import events as ev
 from llmswap.core.commands import Command, Dispatch, Reject, RejectReason, Start, StartCause, Stop, StopCause
-from llmswap.core.fleet import Fleet, ModelId
+from llmswap.core.fleet import Fleet, ModelId, Scheduling
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
 from llmswap.core.step import Step
@@ -138,7 +138,7 @@ class Checkers:
             return reason is RejectReason.MODEL_REMOVED and (life is None or life.removed)
         waits_since_s = life.waiting[command.request]
         return {
-            RejectReason.OVER_LIMIT: len(life.waiting) + len(life.serving) > life.model.concurrency_limit,
+            RejectReason.OVER_LIMIT: self._is_full(life),
             RejectReason.QUEUE_FULL: sum(len(o.waiting) for o in self._fold.lives.values())
             > self._fold.fleet.queue_max,
             RejectReason.QUEUE_TIMEOUT: waits_since_s + life.model.queue_timeout_s <= step.at_s,
@@ -221,8 +221,19 @@ class Checkers:
             demand(not life.stuck, "I10", f"requests wait for {model}, which is stuck")
             demand(operating or self._is_blocked(model, life), "I10", f"requests wait for {model}, but for nothing")
 
+    def _is_full(self, life: Life) -> bool:
+        """Whether the request that is being refused was one too many."""
+        if self._fold.fleet.scheduling is Scheduling.FAIR:
+            return len(life.waiting) > life.model.queue_limit
+        return len(life.waiting) + len(life.serving) > life.model.concurrency_limit
+
     def _is_blocked(self, model: ModelId, life: Life) -> bool:
-        """Whether busy upstreams explain why nothing is done for those who wait."""
+        """Whether busy upstreams explain why nothing is done for those who wait.
+
+        Under `fair` idle ones do, too, for as long as their hold lasts; that it ends, the bound shows.
+        """
+        if self._fold.fleet.scheduling is Scheduling.FAIR:
+            return any(other.holding for other in self._fold.lives.values())
         if life.state is State.READY and (life.retiring or len(life.serving) >= life.model.concurrency_limit):
             return True
         busy = [other for other in self._fold.lives.values() if other.serving and other is not life]

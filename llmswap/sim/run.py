@@ -8,13 +8,15 @@ from llmswap.sim.report import Report, WorldFailed
 from llmswap.sim.world import Decider, World
 
 
-def run_world(seed: int, make: Callable[[Fleet, float], Decider] = Scheduler, start_s: float = 0.0) -> Report:
+def run_world(
+    seed: int, make: Callable[[Fleet, float], Decider] = Scheduler, start_s: float = 0.0, *, fair: bool = False
+) -> Report:
     """Simulate one world to its end.
 
     Raises:
         WorldFailed: An invariant does not hold; the message tells the last steps and how to replay them.
     """
-    world = World(seed, make, start_s)
+    world = World(seed, make, start_s, fair=fair)
     try:
         world.run()
     except (AssertionError, LookupError) as error:
@@ -22,7 +24,7 @@ def run_world(seed: int, make: Callable[[Fleet, float], Decider] = Scheduler, st
     return world.report
 
 
-def run_worlds(seeds: Iterable[int]) -> Report:
+def run_worlds(seeds: Iterable[int], *, fair: bool = False) -> Report:
     """Simulate many worlds.
 
     Raises:
@@ -30,5 +32,5 @@ def run_worlds(seeds: Iterable[int]) -> Report:
     """
     total = Report()
     for seed in seeds:
-        total.add(run_world(seed))
+        total.add(run_world(seed, fair=fair))
     return total

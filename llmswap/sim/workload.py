@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from llmswap.core.events import DrainRequested, Event, FleetReloaded, LoadRequested, UnloadRequested
-from llmswap.core.fleet import Fleet, Group, MatrixRules, Model, ModelId, Router
+from llmswap.core.fleet import Fleet, Group, MatrixRules, Model, ModelId, Router, Scheduling
 from llmswap.sim.engine import tick
 
 GHOST = ModelId("ghost")  # a model that no fleet has
@@ -53,6 +53,31 @@ def draw_plan(rng: Random, *, impatient: float, reload_race: float, start_s: flo
         for at_s in _times(rng, rng.choice((5, 20, 40, 80)), horizon_s)
     ]
     return Plan(fleet, tuple(arrivals), tuple(orders))
+
+
+def fairly(plan: Plan) -> Plan:
+    """Give the same plan under `fair`, each model with bounds and holds of its own."""
+
+    def order(order: Order) -> Order:
+        event = order.event
+        return Order(order.at_s, FleetReloaded(_fair(event.fleet))) if isinstance(event, FleetReloaded) else order
+
+    return Plan(_fair(plan.fleet), plan.arrivals, tuple(map(order, plan.orders)))
+
+
+def _fair(fleet: Fleet) -> Fleet:
+    models = {model.id: _fair_model(model) for model in fleet.models.values()}
+    return replace(fleet, models=models, scheduling=Scheduling.FAIR)
+
+
+def _fair_model(model: Model) -> Model:
+    rng = Random(model.fingerprint)  # noqa: S311  the same model draws the same
+    return replace(
+        model,
+        max_wait_s=rng.choice((0.0, 1.0, 10.0, 120.0)),
+        hold_s=rng.choice((None, None, 0.0, 2.0, 20.0)),
+        queue_limit=rng.choice((2, 1000, 1000)),
+    )
 
 
 def draw_fleet(rng: Random, size: int) -> Fleet:

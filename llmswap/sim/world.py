@@ -19,7 +19,7 @@ from llmswap.sim.checkers import Checkers
 from llmswap.sim.engine import Engine, tick
 from llmswap.sim.faults import Faults
 from llmswap.sim.report import Report
-from llmswap.sim.workload import Arrival, draw_plan
+from llmswap.sim.workload import Arrival, draw_plan, fairly
 
 
 class Decider(Protocol):
@@ -51,14 +51,18 @@ class World:
     Args:
         make: Makes the scheduler under test.
         start_s: What the monotonic clock shows at the beginning.
+        fair: Let the same clients come under `fair` instead of `fifo`.
     """
 
-    def __init__(self, seed: int, make: Callable[[Fleet, float], Decider], start_s: float = 0.0) -> None:
+    def __init__(
+        self, seed: int, make: Callable[[Fleet, float], Decider], start_s: float = 0.0, *, fair: bool = False
+    ) -> None:
         self._rng = Random(seed)  # noqa: S311  replayed from the seed on purpose
         self._faults = Faults.draw(self._rng)
         plan = draw_plan(
             self._rng, impatient=self._faults.impatient, reload_race=self._faults.reload_race, start_s=start_s
         )
+        plan = fairly(plan) if fair else plan
         self._engine = Engine(self._rng, start_s)
         self._scheduler = make(plan.fleet, start_s)
         self._checkers = Checkers(plan.fleet, self._scheduler.snapshot())

@@ -22,6 +22,11 @@ def test_random_worlds_keep_every_invariant(first):
     assert run_worlds(seeds).worlds == len(seeds)
 
 
+@pytest.mark.parametrize("first", range(0, WORLDS, CHUNK))
+def test_random_worlds_keep_every_invariant_under_fair(first):
+    assert run_worlds(range(first, first + CHUNK), fair=True).worlds == CHUNK
+
+
 def test_the_worlds_are_varied_enough_to_mean_something():
     seen = run_worlds(range(200)).counts
     kinds = [f"Reject {reason}" for reason in RejectReason]

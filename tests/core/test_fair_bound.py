@@ -1,0 +1,154 @@
+"""Property: under `fair` nobody waits beyond the bound, whatever the traffic; under `fifo` somebody may wait for ever.
+
+Goal: wait <= max_wait + one round of drain, stop and load for each model that may have been due earlier. Method: random
+traffic from seeds, under and over capacity, through a world that keeps its durations.
+"""
+
+import heapq
+import itertools
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from llmswap.core import events as ev
+from llmswap.core.commands import Dispatch, Start, Stop
+from llmswap.core.fleet import ModelId, Scheduling
+from llmswap.core.policy import Fair
+from llmswap.core.scheduler import Scheduler
+from tests.core.story import fleet, model
+
+SERVICE_S, LOAD_S, STOP_S = 20.0, 30.0, 2.0
+MAX_WAIT_S = 60.0
+
+
+class Box:
+    """One GPU for all models; services, loads and stops take at most their durations."""
+
+    def __init__(self, scheduling, models, arrivals, seed):
+        self.rng = Random(seed)
+        made = [
+            model(
+                name,
+                concurrency_limit=10_000,
+                queue_timeout_s=float("inf"),
+                max_wait_s=MAX_WAIT_S if scheduling is Scheduling.FAIR else float("inf"),
+                hold_s=self.rng.choice((None, 0.0, 10.0, 1000.0)),
+                priority=self.rng.choice((0, 0, 7)),
+                queue_limit=10_000,
+            )
+            for name in models
+        ]
+        self.scheduler = Scheduler(replace(fleet(*made, queue_max=10_000), scheduling=scheduling))
+        self.heap = []
+        self.numbers = itertools.count()
+        self.arrived = {}
+        self.waits = {}
+        for number, (at_s, name) in enumerate(arrivals):
+            self.later(at_s, ev.RequestArrived(ev.RequestId(number), ModelId(name)))
+
+    def later(self, at_s, event):
+        heapq.heappush(self.heap, (at_s, next(self.numbers), event))
+
+    def run(self, until_s):
+        armed_s = None
+        while self.heap and self.heap[0][0] <= until_s:
+            now_s, _, event = heapq.heappop(self.heap)
+            if isinstance(event, ev.RequestArrived):
+                self.arrived[event.request] = now_s
+            for command in self.scheduler.handle(now_s, event):
+                self.perform(now_s, command)
+            due_s = self.scheduler.next_deadline_s()
+            if due_s is not None and (armed_s is None or due_s < armed_s or armed_s <= now_s):
+                armed_s = due_s
+                self.later(due_s, ev.DeadlineReached())
+
+    def perform(self, now_s, command):
+        match command:
+            case Dispatch(request=request):
+                self.waits[request] = now_s - self.arrived[request]
+                self.later(now_s + SERVICE_S * self.rng.random(), ev.RequestFinished(request))
+            case Start(model=name, generation=generation):
+                self.later(now_s + LOAD_S, ev.UpstreamReady(name, generation))
+            case Stop(model=name, generation=generation):
+                self.later(now_s + STOP_S, ev.UpstreamStopped(name, generation))
+
+
+def bound_s(models):
+    return MAX_WAIT_S + (len(models) + 1) * (SERVICE_S + STOP_S + LOAD_S)
+
+
+def traffic(seed, models, rate, span_s):
+    rng = Random(seed)
+    weights = [rng.choice((1, 1, 20)) for _ in models]
+    times = sorted(rng.uniform(0, span_s) for _ in range(int(rate * span_s)))
+    return [(at_s, rng.choices(models, weights)[0]) for at_s in times]
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.2, 2.0])
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_nobody_waits_beyond_the_bound(size, rate):
+    models = [f"m{number}" for number in range(size)]
+    for seed in range(8):
+        arrivals = traffic(seed, models, rate, 1500.0)
+        box = Box(Scheduling.FAIR, models, arrivals, seed)
+        box.run(1e9)
+        assert len(box.waits) == len(arrivals), f"seed {seed}"
+        assert max(box.waits.values()) <= bound_s(models), f"seed {seed}"
+
+
+def starving():
+    """Overlapping calls of `hot`, so that it is never idle, and one request for `cold`."""
+    return [(2.0 * number, "hot") for number in range(1000)] + [(50.0, "cold")]
+
+
+def test_a_model_that_never_falls_idle_starves_nobody():
+    fair = Box(Scheduling.FAIR, ["hot", "cold"], starving(), 1)
+    fair.run(2000.0)
+    assert fair.waits[1000] <= bound_s(["hot", "cold"])
+
+    fifo = Box(Scheduling.FIFO, ["hot", "cold"], starving(), 1)
+    fifo.run(1900.0)
+    assert 1000 not in fifo.waits
+
+
+class HoldsTheDue(Fair):
+    """Bound ignored for held residents."""
+
+    def held_until_s(self, resident, target):
+        idle_since_s = resident.idle_since_s
+        return None if idle_since_s is None else max(idle_since_s + 1e6, self._books.now_s + 1)
+
+
+class PriorityBeatsTheBound(Fair):
+    """Priority before due."""
+
+    def turn(self, up):
+        return (-up.priority, *super().turn(up))
+
+
+class OrdersByName(Fair):
+    """The due are taken by name, not by age."""
+
+    def turn(self, up):
+        return (*super().turn(up)[:1], *map(ord, up.id))
+
+
+class NobodyYields(Fair):
+    """Admission stays open for whoever is in the way of the due."""
+
+    def must_yield(self, up):
+        return False
+
+
+@pytest.mark.parametrize("mutant", [HoldsTheDue, PriorityBeatsTheBound, OrdersByName, NobodyYields])
+def test_a_planted_bug_breaks_the_bound(mutant):
+    models = [f"m{number}" for number in range(6)]
+    for seed in range(40):
+        for rate in (0.2, 2.0):
+            box = Box(Scheduling.FAIR, models, traffic(seed, models, rate, 1500.0), seed)
+            box.scheduler._decisions.policy = mutant(box.scheduler._books)
+            box.run(20_000.0)
+            if len(box.waits) < len(box.arrived) or max(box.waits.values()) > bound_s(models):
+                return
+    pytest.fail(f"{mutant.__name__} survived")
