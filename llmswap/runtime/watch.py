@@ -1,6 +1,7 @@
 """Notices that config files changed, by stat: renames, symlink swaps and bind mounts included."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ SETTLE_MAX_S = 2.0
 def stamp(config: Path | None, config_dir: Path | None) -> Stamp:
     """Give (path, mtime in ns, size, inode) of every config file, symlinks followed; missing ones are left out."""
     paths = [config] if config is not None else []
-    if config_dir is not None and config_dir.is_dir():
-        paths += sorted(path for path in config_dir.iterdir() if path.suffix in {".yaml", ".yml"})
+    if config_dir is not None:
+        with contextlib.suppress(OSError):  # missing, or not ours to read for now: as a missing file
+            paths += sorted(path for path in config_dir.iterdir() if path.suffix in {".yaml", ".yml"})
     found = []
     for path in paths:
         try:

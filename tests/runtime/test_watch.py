@@ -73,3 +73,15 @@ async def test_a_change_is_reported_once_and_a_disappearance_not_at_all(monkeypa
     await asyncio.gather(task, return_exceptions=True)
 
     assert reported == [new]
+
+
+def test_a_directory_that_cannot_be_read_is_as_one_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a stale network mount, or after a chmod: the watch must outlive it."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert stamp(None, tmp_path) == stamp(None, tmp_path / "none") == ()
