@@ -1,8 +1,8 @@
 """Keys that llmswap reads and checks but does not act on yet. Each that is used brings a warning."""
 
+import os
 import re
 from collections import Counter
-from pathlib import Path as FilePath
 from urllib.parse import urlsplit
 
 from llmswap.config.issues import Issues
@@ -73,13 +73,13 @@ def _duration_s(text: object) -> float | None:
 def _check_store(file: ConfigFile, issues: Issues) -> None:
     if file.store is None:
         return
-    path = FilePath(file.store.path.strip())
-    if not file.store.path.strip():
+    path = file.store.path.strip()
+    if not path:
         issues.error(("store", "path"), "must not be empty")
-    elif path.is_dir():
+    elif os.path.isdir(path):  # noqa: PTH112  Path.is_dir raises where we may not look
         issues.error(("store", "path"), "is a directory; name a file in it")
-    elif not path.parent.is_dir():
-        issues.error(("store", "path"), "lies in a directory that does not exist; create it")
+    elif not os.path.isdir(os.path.dirname(path) or "."):  # noqa: PTH112, PTH120
+        issues.error(("store", "path"), "lies in a directory that does not exist, or is out of reach; create it")
 
 
 class _Virtual:

@@ -9,7 +9,7 @@ from llmswap.config.load import loads
 from llmswap.config.schema import json_schema
 from llmswap.config.source import parse
 from tests.config.corpus import CONFIGS, ENV
-from tests.config.reading import issues, model, one_problem, problems
+from tests.config.reading import issues, model, one_problem, problems, warnings
 
 CMD = "cmd: 'x ${PORT}'"
 
@@ -150,3 +150,9 @@ def test_a_null_model_is_refused_clearly():
 def test_x_keys_and_anchor_holders_are_nobodys_business():
     assert loads("x-anything: [1]\n.defs: &d {a: 1}\nmore: {b: &b 2}\n").warnings == ()
     assert "unknown key 'more'" in one_problem("more: {b: 2}\n")
+
+
+def test_a_store_where_nobody_may_look_is_an_issue_like_any_other():
+    """Path.is_dir raises for it, which would end a running llmswap at its next reload."""
+    assert "store.path: lies in a directory that does not exist" in one_problem(f"store: {{path: '/{'x' * 300}/db'}}")
+    assert "is not supported yet" in warnings(loads("store: {path: activity.db}"))
