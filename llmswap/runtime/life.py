@@ -97,7 +97,8 @@ class Life:
     @property
     def tag(self) -> str:
         """The value of LLMSWAP_INSTANCE in this life's processes."""
-        return f"{self._house.instance}:{self.model}:{self.generation}"
+        # The generation comes first, because tags match by leading parts, and `qwen:7` may be a model beside `qwen`.
+        return f"{self._house.instance}:{self.generation}:{self.model}"
 
     @property
     def pid(self) -> int | None:

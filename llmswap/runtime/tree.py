@@ -32,10 +32,10 @@ class Proc:
 
 
 def look_up(pid: int) -> Proc | None:
-    """Read one process; None if there is none."""
+    """Read one process; None if there is none, or none that we may see (`hidepid`)."""
     try:
         stat = (_PROC / str(pid) / "stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
     fields = stat[stat.rindex(b")") + 2 :].split()  # the name before it may hold anything, spaces and brackets too
     parent, group, session = (int(field) for field in fields[1:4])
@@ -96,7 +96,7 @@ class Tree:
     that overwrites its title may have lost it, a double fork has left the family: each way alone misses some).
 
     Args:
-        tag: `instance:model:generation`, or `instance` for all of a life of llmswap.
+        tag: `instance:generation:model`, or `instance` for all of a life of llmswap.
         known: Members seen before.
         session: Number of the leader's session and group; None if the leader may have been reaped, because then the
             number may belong to strangers.

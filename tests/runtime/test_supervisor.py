@@ -15,7 +15,7 @@ from llmswap.core.fleet import ModelId
 from llmswap.runtime import life, stopping
 from llmswap.runtime.tree import Tree
 from tests.runtime.children import server, sh
-from tests.runtime.rig import M, Rig, free_port, names_in, until
+from tests.runtime.rig import M, Rig, alive, free_port, names_in, until
 
 
 async def test_upstream_comes_up_and_goes_down(rig: Rig):
@@ -33,7 +33,7 @@ async def test_upstream_comes_up_and_goes_down(rig: Rig):
 async def test_child_leads_its_own_session_with_stdin_empty_and_the_tag(rig: Rig):
     rig.start(sh('read x; echo "[$x]"; echo $LLMSWAP_INSTANCE; sleep 60'), generation=7, check_path=None)
     await rig.next(UpstreamReady)
-    await rig.printed(f"[]\n{rig.instance}:m:7\n")
+    await rig.printed(f"[]\n{rig.instance}:7:m\n")
     assert os.getsid(rig.pid()) == os.getpgid(rig.pid()) == rig.pid()
 
 
@@ -65,6 +65,19 @@ async def test_two_upstreams_run_side_by_side(rig: Rig):
     assert (await rig.next(UpstreamStopped)).model == other
     rig.stop()
     assert (await rig.next(UpstreamStopped)).model == M
+
+
+async def test_model_named_like_a_life_of_another_is_left_alone(rig: Rig):
+    lookalike = ModelId(f"{M}:1")
+    rig.start(server(), generation=1)
+    rig.start(server(), generation=2, model=lookalike)
+    for _ in range(2):
+        await rig.next(UpstreamReady)
+    rig.stop(generation=1)
+    await rig.next(UpstreamStopped)
+    other = rig.supervisor.pid(lookalike)
+    assert other is not None
+    assert alive(psutil.Process(other))
 
 
 async def test_stop_of_an_older_generation_is_ignored(rig: Rig):

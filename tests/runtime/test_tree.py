@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import uuid
+from pathlib import Path
 
 import pytest
 
-from llmswap.runtime.tree import TAG_NAME, Proc, Tree, bears, describe, is_alive, look_up, send
+from llmswap.runtime.tree import TAG_NAME, Proc, Tree, bears, describe, everyone, is_alive, look_up, send
 from tests.runtime.rig import until
 
 
@@ -119,3 +120,18 @@ async def test_description_is_one_short_line_without_secrets(spawned):
     assert "\n" not in text
     assert len(text) < 200
     assert describe(2**22 + 1) == f"pid {2**22 + 1}"
+
+
+def test_processes_that_may_not_be_seen_are_none(monkeypatch):
+    """As with /proc mounted hidepid=1, where the processes of others are listed but cannot be read."""
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == Path("/proc/1/stat"):
+            raise PermissionError(1, "Operation not permitted", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    pids = {proc.pid for proc in everyone()}
+    assert os.getpid() in pids
+    assert 1 not in pids
