@@ -82,8 +82,8 @@ def _model(model: str, section: Map, scope: Scope, port: int, issues: Issues) ->
     result = Map()
     for key, value in section.items():
         if key != "macros":
-            prepared = without_comments(value) if key in ("cmd", "cmdStop") and isinstance(value, str) else value
-            result.put(key, scope.expand(prepared), section.places[key])
+            expanded = scope.expand(_uncommented(key, value))
+            result.put(key, _uncommented(key, expanded), section.places[key])  # macros may have brought comments
     if result.get("proxy") is None:
         result["proxy"] = DEFAULT_PROXY  # has no place of its own
     uses_port = PORT_MACRO in str(result.get("cmd"))
@@ -104,6 +104,10 @@ def _model(model: str, section: Map, scope: Scope, port: int, issues: Issues) ->
         report_leftovers(result[key], (*path, key), scope.values, issues, allowed)
     _expand_keys(result, (scope, port_scope) if uses_port else (scope,), path, issues)
     return result, uses_port
+
+
+def _uncommented(key: str, value: Tree) -> Tree:
+    return without_comments(value) if key in {"cmd", "cmdStop"} and isinstance(value, str) else value
 
 
 def _expand_keys(section: Map, scopes: tuple[Scope, ...], path: tuple[str, str], issues: Issues) -> None:

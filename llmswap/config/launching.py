@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import PurePath
 from urllib.parse import urlsplit
 
-from llmswap.config.command import without_comments
 from llmswap.config.issues import Issues
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import ModelSection
@@ -19,15 +18,16 @@ LEAST_READY_TIMEOUT_S = 15
 DEFAULT_GRACE_S = 10
 
 # The port of what these start is held by a process outside our tree.
-_CONTAINER_RUNNERS = frozenset({"docker", "podman", "nerdctl", "lxc", "incus", "kubectl", "ssh", "systemd-run"})
+_CONTAINER_RUNNERS = frozenset(
+    {"docker", "docker-compose", "podman", "podman-compose", "nerdctl", "lxc", "incus", "kubectl", "ssh", "systemd-run"}
+)
 _WORDS_SEARCHED = 8  # `sudo -E env X=1 docker run ...`, `bash -c "exec docker run ..."`
 
 
 def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | None, issues: Issues) -> Launch:
     """Make the launch of one model; `${PORT}` stays in it until the process is spawned."""
     path = ("models", model)
-    cmd = without_comments(section.cmd)  # macros may have brought some
-    if not cmd.strip():
+    if not section.cmd.strip():
         issues.warn((*path, "cmd"), "cmd is empty: this model cannot be started")
     check_path, check_host = _check(section.check_endpoint.strip())
     proxy = section.proxy.strip()
@@ -35,8 +35,8 @@ def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | 
     trust = section.trust_proxy
     return Launch(
         model=model,
-        cmd=cmd,
-        cmd_stop=without_comments(section.cmd_stop),
+        cmd=section.cmd,
+        cmd_stop=section.cmd_stop,
         env=_env(section, path, issues),
         proxy=proxy,
         check_path=check_path,
@@ -83,7 +83,7 @@ def _proxy_place(proxy: str, path: Path, issues: Issues) -> tuple[str, int | Non
     if url.scheme not in {"http", "https"} or not host:
         issues.error(path, "proxy must be a URL such as http://127.0.0.1:${PORT}")
         return "", None
-    return host, port
+    return host, port or (443 if url.scheme == "https" else 80)
 
 
 def _env(section: ModelSection, path: Path, issues: Issues) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ PORT_MACRO = "${PORT}"
 class Launch:
     """How to bring one upstream up and down.
 
-    `cmd`, `cmd_stop`, `env`, `proxy` and `check_path` may still hold `${PORT}`, because the port is only settled when
-    the process is spawned: `at_port` fills it in. `${PID}` in `cmd_stop` is filled in when it runs.
+    `cmd`, `cmd_stop`, `env`, `proxy`, `check_path` and `check_host` may still hold `${PORT}`, because the port is only
+    settled when the process is spawned: `at_port` fills it in. `${PID}` in `cmd_stop` is filled in when it runs.
 
     Attributes:
         cmd: Command line as written (macros expanded, comment lines removed), split by `config.command.split`.
@@ -57,6 +57,7 @@ class Launch:
             env=tuple(map(fill, self.env)),
             proxy=fill(self.proxy),
             check_path=None if self.check_path is None else fill(self.check_path),
+            check_host=None if self.check_host is None else fill(self.check_host),
         )
 
 

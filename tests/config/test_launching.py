@@ -41,7 +41,10 @@ def test_the_readiness_probe(endpoint, path, host):
         ("cmd: server --port 18000\n    proxy: http://127.0.0.1:8000", True),
         ("cmd: server\n    proxy: http://127.0.0.1:8000", True),
         ("cmd: server --port 8000\n    proxy: http://10.0.0.7:8000", True),
+        ("cmd: server --device None\n    proxy: http://127.0.0.1", True),
+        ("cmd: server --port 80\n    proxy: http://127.0.0.1", False),
         ("cmd: docker run -p ${PORT}:80 image", True),
+        ("cmd: docker-compose run -p ${PORT}:80 image", True),
         ("cmd: sudo -E /usr/bin/podman run -p ${PORT}:80 image", True),
         ("cmd: bash -c 'exec docker run -p ${PORT}:80 image'", True),
         ("cmd: server --model /data/docker/model.gguf --port ${PORT}", False),
@@ -138,3 +141,12 @@ def test_every_field_of_a_launch_is_in_the_fingerprint_or_left_out_on_purpose():
         if fingerprint(replace(base, **{field.name: others.get(field.name, "other")})) != fingerprint(base)
     }
     assert counted == {field.name for field in fields(Launch)} - {"port", "ready_timeout_s", "stop_grace_s"}
+
+
+def test_the_port_is_filled_in_wherever_it_may_stand():
+    found = launch(
+        "cmd: x ${PORT}\n    cmdStop: y ${PORT}\n    env: ['P=${PORT}']\n"
+        "    checkEndpoint: http://localhost:${PORT}/health?p=${PORT}"
+    ).at_port(7)
+    assert found.check_host == "localhost:7"
+    assert "${PORT}" not in repr(found)

@@ -75,3 +75,12 @@ def test_macros_cannot_multiply_without_end():
     doubling = "\n".join(f'  m{n}: "${{m{n - 1}}}${{m{n - 1}}}"' for n in range(1, 60))
     found = problems(f"macros:\n  m0: xxxxxxxx\n{doubling}\nmodels: {{m: {{cmd: '${{m59}} ${{PORT}}'}}}}")
     assert "macros expand to more text than a config can reasonably hold" in found
+
+
+def test_a_port_in_a_comment_that_a_macro_brings_is_none():
+    """The comment goes before the command runs: a port for it would never be filled in."""
+    macros, cmd = 'macros: {srv: "server\\n# --port ${PORT} ${OTHER}"}', 'cmd: "${srv}"'
+    found = one_problem(f"{macros}\nmodels: {{m: {{{cmd}}}}}")
+    assert "models.m.proxy: proxy uses ${PORT} but cmd does not" in found
+    launch = model(f"{macros}\nmodels: {{m: {{{cmd}, proxy: 'http://127.0.0.1:9'}}}}").launch
+    assert (launch.cmd, launch.port) == ("server", None)
