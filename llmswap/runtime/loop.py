@@ -54,7 +54,7 @@ class RunLoop:
         self._inbox: deque[Event] = deque()
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
-        self._waits: list[tuple[Callable[[Snapshot], bool], asyncio.Future[None]]] = []
+        self._waits: list[tuple[Callable[[Snapshot], bool], asyncio.Future[bool]]] = []
         self.dead: BaseException | None = None
 
     def performs(self, performers: Mapping[type[Any], Perform]) -> None:
@@ -121,7 +121,7 @@ class RunLoop:
             self._timer.cancel()
         for _, future in self._waits:
             if not future.done():
-                future.cancel()
+                future.set_result(False)
         self._on_fatal(error)
 
     def snapshot(self) -> Snapshot:
@@ -136,21 +136,22 @@ class RunLoop:
         """Wait until the predicate holds after some step.
 
         Returns:
-            False if the time ran out first.
+            False if the time ran out first, or the scheduler failed.
         """
         if predicate(self.snapshot()):
             return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.dead is not None:
+            return False
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         entry = (predicate, future)
         self._waits.append(entry)
         try:
             async with asyncio.timeout(timeout_s):
-                await future
+                return await future
         except TimeoutError:
             return False
         finally:
             self._waits.remove(entry)
-        return True
 
     def _wake(self) -> None:
         if not self._waits:
@@ -158,4 +159,4 @@ class RunLoop:
         snapshot = self.snapshot()
         for predicate, future in self._waits:
             if not future.done() and predicate(snapshot):
-                future.set_result(None)
+                future.set_result(True)

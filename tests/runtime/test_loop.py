@@ -131,3 +131,16 @@ async def test_wait_for_returns_when_a_step_makes_the_predicate_true() -> None:
 
 async def test_wait_for_gives_up_after_its_time() -> None:
     assert await RunLoop(Script(), no_fatal).wait_for(lambda now: now.draining, 0.01) is False
+
+
+async def test_wait_for_ends_without_success_when_the_scheduler_fails() -> None:
+    """Whoever waits must go on: it may be the one that stops all upstreams."""
+    script = Script({ARRIVED: [REJECT]})
+    loop = RunLoop(script, lambda error: None)
+    waiting = asyncio.ensure_future(loop.wait_for(lambda now: now.draining, 2))
+    await asyncio.sleep(0)
+
+    loop.post(ARRIVED)  # nobody performs Reject
+
+    assert await waiting is False
+    assert await loop.wait_for(lambda now: now.draining, 2) is False
