@@ -9,7 +9,7 @@ import time
 from urllib.parse import urlsplit
 
 from llmswap.config.settings import Launch
-from llmswap.runtime.ports import IpAddress
+from llmswap.runtime.ports import IpAddress, is_local
 
 PROBE_TIMEOUT_S = 2.0
 FIRST_PROBE_S = 0.01
@@ -27,6 +27,7 @@ class Target:
 
     Attributes:
         port: TCP port of the upstream.
+        addresses: What to connect to, in order.
         ownable: Its socket must be our tree's (not so for containers and remote hosts: `trustProxy`).
     """
 
@@ -38,12 +39,8 @@ class Target:
         self.path = parts.path.rstrip("/") + (launch.check_path or "")
         self.host_header = launch.check_host or parts.netloc.rpartition("@")[2]
         self.ownable = not launch.trust_proxy
+        self.addresses = _localhost() if self.host == "localhost" else (self.host,)
         self._launch = launch
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """What to connect to, in order."""
-        return ("127.0.0.1", "::1") if self.host == "localhost" else (self.host,)
 
     @property
     def is_here(self) -> bool:
@@ -64,6 +61,14 @@ class Target:
         shown = f"[{address}]" if address.version == 6 else str(address)
         netloc = shown if parts.port is None else f"{shown}:{parts.port}"
         return parts._replace(netloc=netloc).geturl()
+
+
+def _localhost() -> tuple[str, ...]:
+    """Give the loopback addresses there are. Many containers have no IPv6, and asking it would slow the probes down."""
+    with contextlib.suppress(OSError):
+        if is_local(ipaddress.IPv6Address("::1")):
+            return "127.0.0.1", "::1"
+    return ("127.0.0.1",)
 
 
 class Prober:

@@ -160,3 +160,10 @@ def test_only_loopback_is_surely_here(proxy, here):
 @pytest.mark.parametrize(("proxy", "port"), [("http://h", 80), ("https://h", 443), ("http://h:8000/x", 8000)])
 def test_port_defaults_to_the_schemes(proxy, port):
     assert Target(launch(proxy)).port == port
+
+
+@pytest.mark.parametrize(("has_ipv6", "addresses"), [(True, ("127.0.0.1", "::1")), (False, ("127.0.0.1",))])
+def test_localhost_is_asked_at_the_addresses_there_are(has_ipv6, addresses, monkeypatch):
+    """Without IPv6 `::1` fails in another way than a closed port, which would make probes rare."""
+    monkeypatch.setattr(readiness, "is_local", lambda address: has_ipv6)
+    assert Target(launch("http://localhost:1")).addresses == addresses
