@@ -6,9 +6,10 @@ from collections.abc import Iterable
 HIDDEN = "***"
 
 # A name says "secret" by one of its parts: `--api-key`, `HF_TOKEN`; but not `--max-tokens`, `--tokenizer`.
-_NAME = r"[\w.-]*?(?:key|token|secret|password|passwd|credential)(?:file)?(?![a-z])[\w.-]*"
+# Looked for ahead of a possessive match, so that a long word costs its length and not the square of it.
+_NAME = r"(?=[\w.-]*?(?:key|token|secret|password|passwd|credential)(?:file)?(?![a-z]))[\w.-]++"
 _VALUE = r"(?:\"[^\"]*\"|'[^']*'|[^\s\"']+)"
-_ASSIGNED = re.compile(rf"(?<![\w.-])(-{{0,2}}{_NAME})=({_VALUE})", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"(?<![\w.-])({_NAME})=({_VALUE})", re.IGNORECASE)
 _FLAG = re.compile(rf"(?<!\S)(--?{_NAME})(\s+)(?!-)({_VALUE})", re.IGNORECASE)
 _HEADER = re.compile(r"((?:authorization|x-api-key|proxy-authorization)\s*:\s*)([^\"'\r\n]+)", re.IGNORECASE)
 _BEARER = re.compile(r"\b(bearer\s+)[\w.~+/=-]+", re.IGNORECASE)
