@@ -6,7 +6,7 @@ import asyncio
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
-    parser.add_argument("--port", type=int, default=8080, help="where to serve; if taken, a free one (default: 8080)")
+    parser.add_argument("--port", type=_port, default=8080, help="where to serve; if taken, a free one (default: 8080)")
     parser.add_argument("--duration", type=_positive, metavar="S", help="end after this many seconds (default: Ctrl-C)")
     parser.add_argument(
         "--time-scale",
@@ -23,6 +23,13 @@ def _positive(text: str) -> float:
     number = float(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port: give 0 to 65535")
     return number
 
 

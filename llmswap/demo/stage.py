@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GPU_GIB = 24.0
-PLOT = "The engines are simulated{speed}. big-reasoner needs the GPU alone, hence the swaps."
+PLOT = "Simulated engines{speed}. big-reasoner needs the GPU alone, hence the swaps."
 GROUPS = """
 groups:
   together:            # these two fit beside each other ...

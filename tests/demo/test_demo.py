@@ -124,8 +124,10 @@ def test_on_a_terminal_it_draws_in_place_without_colour_if_unwanted_and_puts_the
     assert not re.search(r"\x1b\[[0-9;]*m", text)
 
 
-@pytest.mark.parametrize("flags", [("--time-scale", "0"), ("--duration", "-1"), ("--duration", "soon")])
-def test_times_that_make_no_sense_are_refused(flags, capsys):
+@pytest.mark.parametrize(
+    "flags", [("--time-scale", "0"), ("--duration", "-1"), ("--duration", "soon"), ("--port", "70000")]
+)
+def test_flags_that_make_no_sense_are_refused(flags, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["demo", *flags])
     assert ended.value.code == 2
