@@ -254,11 +254,14 @@ def _local_address(request: web.Request) -> str:
 
 
 def _abort(request: web.Request, response: web.StreamResponse) -> None:
-    """Break the connection, so that the client cannot take what it has for everything."""
+    """Break the connection, so that the client cannot take what it has for everything.
+
+    Unless that has been done: the hop ends an event stream with an error event, which a reset would overtake.
+    """
     transport = request.transport
-    if transport is None:
+    if transport is None or transport.is_closing():
         return
-    if not response.chunked and response.content_length is None:
+    if "Transfer-Encoding" not in response.headers and response.content_length is None:
         # Only the end of the connection ends this body, so the end must be a reset.
         transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()

@@ -319,3 +319,23 @@ async def test_an_error_on_the_messages_route_is_anthropics(http: aiohttp.Client
     async with rig_of(model("m")) as rig:
         status, error = await post(http, rig, {"model": "x"}, "/v1/messages")
         assert (status, error["type"], error["error"]["type"]) == (404, "error", "not_found_error")
+
+
+async def test_the_last_event_reaches_a_client_that_reads_late() -> None:
+    async def dies(asked: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(asked)
+        await response.write(b"data: x\n\n")
+        await asyncio.sleep(0.05)
+        asked.transport.abort()
+        return response
+
+    async with rig_of(model("m")) as rig, await rig.connect() as client:
+        rig.upstream.answer = dies
+        await client.send(request("POST", CHAT, b'{"model":"m","stream":true}'))
+        await until(lambda: rig.upstream.seen and rig.idle, "the stream broke off")
+        await asyncio.sleep(0.1)  # a reset that is to overtake the event has done so by now
+        reply = await client.read_to_end()
+        assert b"upstream_failed" in reply.data
+        assert not reply.data.endswith(b"0\r\n\r\n")
+        assert reply.closed == "eof"
