@@ -42,7 +42,11 @@ def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | 
         check_path=check_path,
         check_host=check_host,
         port=port,
-        ready_timeout_s=float(section.health_check_timeout or max(file.health_check_timeout, LEAST_READY_TIMEOUT_S)),
+        ready_timeout_s=float(
+            section.health_check_timeout
+            if section.health_check_timeout > 0
+            else max(file.health_check_timeout, LEAST_READY_TIMEOUT_S)
+        ),
         stop_grace_s=float(section.unload_timeout or file.unload_timeout or DEFAULT_GRACE_S),
         trust_proxy=not _holds_its_port(section, host, port_named) if trust is None else trust,
     )

@@ -74,9 +74,9 @@ class ModelSection(Section):
     check_endpoint: Text = Field(
         default="/health", description="Path that answers 200 once it is ready; `none` skips the probe."
     )
-    health_check_timeout: AtLeast1 | None = Field(
-        default=None,
-        description="Seconds from spawn to readiness for this model. llama-swap ignores it here, llmswap does not.",
+    health_check_timeout: Whole = Field(
+        default=0,
+        description="Seconds from spawn to readiness of this model; 0 takes the global value.",
     )
     ttl: Whole = Field(default=-1, ge=-1, description="Idle seconds until it is stopped; 0 never, -1 takes globalTTL.")
     unload_timeout: AtLeast0 = Field(

@@ -56,6 +56,13 @@ def test_whose_port_it_is_is_insisted_on_where_it_can_be(keys, trusted):
     assert launch(keys).trust_proxy is trusted
 
 
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_a_health_check_timeout_of_nothing_in_a_model_takes_the_global_one(seconds):
+    """llama-swap ignores the key in a model, so whatever stands there must load."""
+    found = launch(f"cmd: x ${{PORT}}\n    healthCheckTimeout: {seconds}", "healthCheckTimeout: 60")
+    assert found.ready_timeout_s == 60
+
+
 def test_timeouts_of_a_model_win_over_global_ones():
     top = "healthCheckTimeout: 60\nunloadTimeout: 7"
     found = launch("cmd: x ${PORT}", top)
