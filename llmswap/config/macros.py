@@ -146,7 +146,7 @@ def _leftover(name: str, known: Collection[str], issues: Issues) -> str:
         return f"unknown macro '{macro}': it is only available inside models"
     if name in known:
         return f"unknown macro '{macro}': it is declared after the macro that uses it; move its declaration up"
-    return f"unknown macro '{macro}'{issues.hint(name, known)}"
+    return f"unknown macro '{macro}'{issues.hint(name, {*known, *RESERVED})}"
 
 
 def _uses(value: Scalar) -> list[str]:

@@ -20,6 +20,9 @@ def test_an_unknown_macro_is_named_with_a_suggestion():
     found = problems(text)
     assert "config.yaml:4:5: models.m.cmd: unknown macro '${modeldir}' (did you mean 'model_dir'?)" in found
     assert "config.yaml:5:11: models.m.env[0]: unknown macro '${nope}'" in found
+    assert "unknown macro '${PROT}' (did you mean 'PORT'?)" in problems(
+        "models: {m: {cmd: 'x ${PROT}', proxy: 'http://h'}}"
+    )
 
 
 def test_leftovers_are_found_everywhere():
