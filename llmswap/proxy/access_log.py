@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractAccessLogger
 
 from llmswap.proxy.context import CONTEXT
 from llmswap.proxy.origin import client_address
+from llmswap.proxy.request_keys import DELIVERY
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ class AccessLines:
         path = request.rel_url.raw_path
         if not log.isEnabledFor(logging.INFO) or path.startswith(_SKIPPED):
             return
+        delivery = request.get(DELIVERY)
+        if delivery is not None and delivery.status:
+            size = delivery.bytes_out  # aiohttp does not see what goes past it
         headers = request.headers
         peer = request.remote or "-"
         trusted = request.app[CONTEXT].loaded.settings.access.trusted_proxies

@@ -21,7 +21,7 @@ from llmswap.proxy.dialects import Ask, Dialect
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
-from llmswap.proxy.request_keys import IS_ADMIN
+from llmswap.proxy.request_keys import DELIVERY, IS_ADMIN
 from llmswap.proxy.upstream import UNREACHABLE, Delivery, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
 
@@ -132,9 +132,9 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
         ConnectionResetError: After that; the client's connection is to be aborted.
     """
     request = call.request
+    delivery = request[DELIVERY] = Delivery()
     if call.settings.ignore_websockets and request.method == "GET" and wants_upgrade(request):
-        return await _serve_uncounted(context, call)
-    delivery = Delivery()
+        return await _serve_uncounted(context, call, delivery)
     loading = LoadingStream(request, call.ask.model)
     try:
         async with asyncio.timeout(None) as scope:
@@ -201,12 +201,12 @@ async def _noticed(context: Context, call: Call, generation: Generation) -> bool
     return await context.loop.wait_for(gone, NOTICE_LIMIT_S)
 
 
-async def _serve_uncounted(context: Context, call: Call) -> web.StreamResponse:
+async def _serve_uncounted(context: Context, call: Call, delivery: Delivery) -> web.StreamResponse:
     """Serve a websocket that counts for nothing (`compat.ignoreWebsockets`): a swap may cut it off."""
     base_url = context.gate.ready_url(call.settings.id)
     if base_url is None:
         raise RequestError(409, f"{call.settings.id} is not ready, and a websocket does not start it", "not_ready")
-    return await context.upstream.forward(call.request, call.outgoing, base_url, call.settings.timeouts, Delivery())
+    return await context.upstream.forward(call.request, call.outgoing, base_url, call.settings.timeouts, delivery)
 
 
 def _upstream_failed(dialect: Dialect, message: str) -> bytes:

@@ -4,11 +4,13 @@ import asyncio
 import logging
 
 import pytest
+from aiohttp import web
 
 from llmswap.config.settings import AccessSettings
 from llmswap.core.fleet import ModelId
 from tests.proxy.front import KEY, Front, ask, front
-from tests.raw import RawClient
+from tests.proxy.rig import model, rig_of
+from tests.raw import RawClient, request
 from tests.stack import until
 
 
@@ -153,3 +155,18 @@ async def test_secrets_never_show_in_logs_errors_or_metrics(caplog: pytest.LogCa
     for text in seen:
         assert KEY not in text
         assert wrong not in text
+
+
+async def test_the_access_log_counts_what_was_streamed_past_aiohttp(caplog: pytest.LogCaptureFixture) -> None:
+    async def streams(asked: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(asked)
+        await response.write(bytes(100_000))
+        return response
+
+    caplog.set_level(logging.INFO, "llmswap.proxy.access_log")
+    async with rig_of(model("m")) as rig:
+        rig.upstream.answer = streams
+        await rig.raw(request("POST", "/v1/completions", b'{"model":"m"}'))
+        await until(lambda: "/v1/completions" in caplog.text, "the line is written")
+    assert '"POST /v1/completions HTTP/1.1" 200 100000 "' in caplog.text
