@@ -51,6 +51,15 @@ def _whole(value: object) -> object:
     return value
 
 
+def _hold(value: object) -> object:
+    if value == "auto":
+        return None
+    whole = _whole(value)
+    if isinstance(whole, bool) or not isinstance(whole, int) or whole < 0:
+        raise PydanticCustomError("hold", "must be auto or a number of seconds")
+    return whole
+
+
 def _flag(value: object) -> object:
     if isinstance(value, str):
         word = value.lower()
@@ -76,6 +85,12 @@ def _all_finite(value: object) -> None:
 # What an int, float or bool in the file becomes is llama-swap's: 1.10 is "1.1", true is "true".
 Text = Annotated[str, BeforeValidator(_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
 Texts = list[Text]
+# Seconds; `auto` becomes None.
+Hold = Annotated[
+    int | None,
+    BeforeValidator(_hold),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"const": "auto"}, _MACRO]}),
+]
 # Floats are cut off; a quoted number is an error.
 Whole = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"anyOf": [{"type": "number"}, _MACRO]})]
 AtLeast0 = Annotated[Whole, Field(ge=0)]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from llmswap.config.access import access
 from llmswap.config.issues import Issues
@@ -11,7 +12,8 @@ from llmswap.config.names import Names
 from llmswap.config.patterns import DEFAULT_IGNORE_PATH, compile_re2
 from llmswap.config.routing import Routing, priorities
 from llmswap.config.schema import ConfigFile
-from llmswap.config.schema_models import CapabilitiesSection, FiltersSection, TimeoutsSection
+from llmswap.config.schema_models import CapabilitiesSection, FiltersSection, ModelSection, TimeoutsSection
+from llmswap.config.schema_routing import FairSection
 from llmswap.config.settings import (
     Capabilities,
     Filters,
@@ -21,7 +23,7 @@ from llmswap.config.settings import (
     Settings,
     Timeouts,
 )
-from llmswap.core.fleet import Fleet, Model, ModelId
+from llmswap.core.fleet import Fleet, Model, ModelId, Scheduling
 
 DEFAULT_CONCURRENCY = 10
 COMFYUI = "comfyui_auto"
@@ -52,6 +54,7 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loade
         groups=routing.groups,
         matrix=routing.matrix,
         router=routing.router,
+        scheduling=Scheduling(file.routing.scheduler.use),
         queue_max=file.queue_max,
     )
     if file.health_check_timeout < 15:
@@ -64,7 +67,7 @@ def _model(settings: ModelSettings, file: ConfigFile, priority: Mapping[ModelId,
     section = file.models[settings.id]
     limit = section.concurrency_limit if section.concurrency_limit > 0 else DEFAULT_CONCURRENCY
     ttl_s = file.global_ttl if section.ttl < 0 else section.ttl
-    return Model(
+    made = Model(
         settings.id,
         concurrency_limit=max(limit, COMFYUI_CONCURRENCY) if settings.id == COMFYUI else limit,
         idle_ttl_s=float(ttl_s) or None,
@@ -72,6 +75,22 @@ def _model(settings: ModelSettings, file: ConfigFile, priority: Mapping[ModelId,
         queue_timeout_s=float(section.queue_timeout or file.queue_timeout),
         fingerprint=fingerprint(settings.launch),
     )
+    return _fair(made, section, file.routing.scheduler.settings.fair) if _uses_fair(file) else made
+
+
+def _fair(model: Model, section: ModelSection, fair: FairSection) -> Model:
+    """Add what only the fair scheduler asks of a model."""
+    hold = fair.hold if section.unload_delay is None else section.unload_delay
+    return replace(
+        model,
+        queue_limit=section.queue_limit or fair.queue_limit,
+        max_wait_s=float(fair.max_wait if section.max_wait is None else section.max_wait),
+        hold_s=None if hold is None else float(hold),
+    )
+
+
+def _uses_fair(file: ConfigFile) -> bool:
+    return file.routing.scheduler.use == "fair"
 
 
 def _settings(

@@ -40,11 +40,13 @@ class Routing:
 
 
 def priorities(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, int]:
-    """Resolve the fifo priorities. Unlike in llama-swap, one that is given to an alias works."""
-    path = ("routing", "scheduler", "settings", "fifo", "priority")
+    """Resolve the priorities of the scheduler in use. Unlike in llama-swap, one that is given to an alias works."""
+    scheduler = file.routing.scheduler
+    path = ("routing", "scheduler", "settings", scheduler.use, "priority")
+    section = scheduler.settings.fair if scheduler.use == "fair" else scheduler.settings.fifo
     found: dict[ModelId, int] = {}
     written: dict[ModelId, str] = {}
-    for name, priority in file.routing.scheduler.settings.fifo.priority.items():
+    for name, priority in section.priority.items():
         model = names.find(name)
         if model is None:
             issues.error((*path, name), f"there is no model '{name}'{names.hint(name)}")
@@ -53,7 +55,8 @@ def priorities(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, 
             issues.error((*path, name), f"model '{model}' already has priority {found[model]} as '{first}'; keep one")
         else:
             written.setdefault(model, name)
-    return found
+    own = {ModelId(name): model.priority for name, model in file.models.items() if model.priority is not None}
+    return found | own
 
 
 def _refuse_mixtures(file: ConfigFile, issues: Issues) -> None:

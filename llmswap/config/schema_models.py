@@ -96,6 +96,18 @@ class ModelSection(Section):
         default=0, description="Most requests at once, waiting ones included; 0 or less means 10."
     )
     queue_timeout: AtLeast1 | None = Field(default=None, description="Seconds a request may wait for this model.")
+    priority: Whole | None = Field(
+        default=None, description="Higher goes first in the queue; wins over the scheduler's priority map."
+    )
+    max_wait: AtLeast0 | None = Field(
+        default=None, description="Seconds after which a request waiting for this model is due. Under fair only."
+    )
+    unload_delay: AtLeast0 | None = Field(
+        default=None, description="Seconds it is kept idle while others wait for its place. Under fair only."
+    )
+    queue_limit: AtLeast1 | None = Field(
+        default=None, description="Most requests waiting for this model. Under fair only."
+    )
     send_loading_state: Flag | None = Field(
         default=None, description="Stream progress while the model loads; absent takes the global value."
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from llmswap.config.kinds import AtLeast1, Flag, Section, Text, Texts, Whole
+from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Hold, Section, Text, Texts, Whole
 
 
 class GroupSection(Section):
@@ -51,16 +51,34 @@ class FifoSection(Section):
     )
 
 
+class FairSection(Section):
+    """`routing.scheduler.settings.fair`."""
+
+    priority: dict[str, Whole] = Field(
+        default={}, description="Model id or alias -> priority; higher goes first until somebody is due."
+    )
+    max_wait: AtLeast0 = Field(default=120, description="Seconds after which a waiting request is due and goes first.")
+    hold: Hold = Field(
+        default="auto",
+        validate_default=True,
+        description="Seconds an idle model is kept while others wait for its place; auto learns them.",
+    )
+    queue_limit: AtLeast1 = Field(default=1000, description="Most requests waiting for one model.")
+
+
 class SchedulerSettingsSection(Section):
     """`routing.scheduler.settings`."""
 
     fifo: FifoSection = Field(default=FifoSection(), description="Settings of the fifo scheduler.")
+    fair: FairSection = Field(default=FairSection(), description="Settings of the fair scheduler.")
 
 
 class SchedulerSection(Section):
     """`routing.scheduler`."""
 
-    use: Literal["fifo"] = Field(default="fifo", description="Which scheduler orders waiting requests; only fifo.")
+    use: Literal["fifo", "fair"] = Field(
+        default="fifo", description="Which scheduler orders waiting requests: fifo (llama-swap's) or fair."
+    )
     settings: SchedulerSettingsSection = Field(default=SchedulerSettingsSection(), description="Settings by scheduler.")
 
 

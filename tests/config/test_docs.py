@@ -89,12 +89,17 @@ def test_the_page_has_every_key_with_its_type_and_default_and_no_other():
     assert written == expected()
 
 
+FAIR = ("priority", "maxWait", "hold", "queueLimit")
+
+
 def test_the_page_says_whose_each_key_is():
     origin = {key: whose for key, _, _, whose in ROW.findall(PAGE.read_text())}
     assert origin["models.ID.cmd"] == "llama-swap"
     assert origin["models.ID.sleepMode"] == "llmsnap"
     assert {key for key, whose in origin.items() if whose == "llmswap"} == {
         *("allowUnauthenticated", "allowedHosts", "allowedOrigins", "trustedProxies", "forwardAuth"),
+        *("routing.scheduler.settings.fair", *(f"routing.scheduler.settings.fair.{key}" for key in FAIR)),
+        *("models.ID.priority", "models.ID.maxWait", "models.ID.unloadDelay", "models.ID.queueLimit"),
         *("upstream.allowControl", "upstream.trustPages", "queueTimeout", "queueMax"),
         *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
     }
