@@ -1,6 +1,7 @@
 """One model request, top to bottom: read it, find its model, wait at the gate, send it on, give the lease back."""
 
 import asyncio
+import logging
 import math
 import time
 from contextlib import closing
@@ -21,9 +22,11 @@ from llmswap.proxy.dialects import Ask, Dialect
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
-from llmswap.proxy.request_keys import DELIVERY, IS_ADMIN
-from llmswap.proxy.upstream import UNREACHABLE, Delivery, Outgoing
+from llmswap.proxy.request_keys import DELIVERY, IS_ADMIN, REQUEST_ID
+from llmswap.proxy.upstream import UNREACHABLE, Delivery, End, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
+
+log = logging.getLogger(__name__)
 
 NOTICE_LIMIT_S = 0.25  # the news of an exit takes milliseconds
 TAIL_LINES = 20  # of a failed upstream's log, for the operator
@@ -176,6 +179,10 @@ async def _serve_on(
                     into=loading.response,
                     sse_error=partial(_upstream_failed, dialects.dialect_of(call.outgoing.target)),
                 )
+            except ConnectionError:
+                if delivery.end is End.UPSTREAM_DIED:
+                    log.warning("%s cut request %s off: %s", ticket.model, call.request[REQUEST_ID], delivery.error)
+                raise
             except RequestError as error:
                 quick = time.monotonic() - sent_s < NOTICE_LIMIT_S
                 if again or not quick or loading.response is not None or not _unanswered(error, call.outgoing):

@@ -321,7 +321,7 @@ async def test_an_error_on_the_messages_route_is_anthropics(http: aiohttp.Client
         assert (status, error["type"], error["error"]["type"]) == (404, "error", "not_found_error")
 
 
-async def test_the_last_event_reaches_a_client_that_reads_late() -> None:
+async def test_the_last_event_reaches_a_client_that_reads_late(caplog: pytest.LogCaptureFixture) -> None:
     async def dies(asked: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(asked)
@@ -339,3 +339,4 @@ async def test_the_last_event_reaches_a_client_that_reads_late() -> None:
         assert b"upstream_failed" in reply.data
         assert not reply.data.endswith(b"0\r\n\r\n")
         assert reply.closed == "eof"
+    assert "m cut request" in caplog.text  # the operator hears of it, too
