@@ -3,6 +3,9 @@
 import asyncio
 from unittest.mock import Mock
 
+import pytest
+
+from llmswap.proxy.hop import connection as hop_connection
 from llmswap.proxy.hop.connection import Connection as HopConnection
 from llmswap.proxy.hop.connection import Exchange
 from tests.proxy.raw_upstream import LAST, OK, Connection, chunk, front, raw_upstream
@@ -42,3 +45,20 @@ async def test_a_connection_that_has_been_handed_on_is_not_paused_by_its_last_an
     done.flow_to(lambda payload: False)  # a client that is behind
     assert connection.exchange is following
     connection.transport.pause_reading.assert_not_called()
+
+
+async def test_an_upstream_that_takes_nothing_of_a_body_is_504(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hop_connection, "TAKE_TIMEOUT_S", 0.2)
+
+    async def reads_nothing(connection: Connection) -> None:
+        connection.writer.transport.pause_reading()
+        await asyncio.Event().wait()
+
+    async with raw_upstream(reads_nothing, limit=1024) as upstream, front(upstream.url, streamed=True) as proxy:
+        async with await proxy.connect() as client:
+            head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 50000000\r\n\r\n"
+            pouring = asyncio.create_task(client.send(head + bytes(50_000_000)))
+            reply = await client.read_to_end()
+            pouring.cancel()
+        assert reply.status == 504
+        assert "took nothing" in str(proxy.errors)

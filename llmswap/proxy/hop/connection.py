@@ -13,6 +13,8 @@ from llmswap.proxy.hop.head import HEAD_MAX, Head, parse_head
 from llmswap.proxy.hop.messages import UpstreamFault
 
 READ_MAX = 64 * 1024
+TAKE_TIMEOUT_S = 300.0
+"""An upstream that takes nothing of a request's body for so long is stuck."""
 _INTERIM_MAX = 16
 _PENDING_MAX = 128 * 1024
 _VERSION = b"HTTP/1."
@@ -70,13 +72,21 @@ class Connection(asyncio.BufferedProtocol):
         return not self.transport.is_closing()
 
     async def drain(self) -> None:
-        """Wait until the upstream has taken most of what was written, or is gone."""
+        """Wait until the upstream has taken most of what was written, or is gone.
+
+        Raises:
+            UpstreamFault: 504, it has taken nothing for TAKE_TIMEOUT_S.
+        """
         if not self.writing_paused:
             return
         writable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.on_writable = partial(_resolve, writable)
         try:
-            await writable
+            async with asyncio.timeout(TAKE_TIMEOUT_S):
+                await writable
+        except TimeoutError as error:
+            message = f"the upstream took nothing of the request's body for {TAKE_TIMEOUT_S:g} s"
+            raise UpstreamFault(message, status=504) from error
         finally:
             self.on_writable = None
 
