@@ -223,6 +223,7 @@ def _upstream_failed(dialect: Dialect, message: str) -> bytes:
 async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingStream) -> Lease:
     try:
         if ticket.waiting and shows_loading(context.loop, call.request, call.settings, call.ask):
+            call.outgoing.headers["Accept-Encoding"] = "identity"  # its events continue a stream that is plain
             return await loading.wait(context.loop, ticket)
         return await ticket.lease()
     except Refused as refused:

@@ -263,3 +263,18 @@ async def test_nothing_is_added_to_what_a_client_has_not_taken(
         rig.ready()
         status, text = await asked
         assert (status, banner(events(text)), events(text)[-1]) == (200, "", "[DONE]")
+
+
+async def test_an_upstream_is_not_invited_to_compress_what_continues_a_plain_stream(
+    http: aiohttp.ClientSession,
+) -> None:
+    async with rig_of(model("m", **LOADS)) as rig:
+        rig.auto, rig.upstream.answer = False, sse
+        asked = asyncio.create_task(ask(http, rig))
+        await until(lambda: rig.waiting("m"), "it waits")
+        await asyncio.sleep(0.05)
+        rig.ready()
+        assert (await asked)[0] == 200
+        assert rig.upstream.last.headers["Accept-Encoding"] == "identity"
+        await ask(http, rig)
+        assert "gzip" in rig.upstream.last.headers["Accept-Encoding"]
