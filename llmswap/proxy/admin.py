@@ -15,6 +15,7 @@ from llmswap.core.events import Generation, UnloadRequested
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot, UpstreamView
 from llmswap.core.states import HOLDING
+from llmswap.core.upstreams import UNBORN
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.models import UNLOADED
@@ -76,7 +77,7 @@ def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any
         "generation": view.generation,
         "in_flight": view.in_flight,
         "waiting": view.waiting,
-        "since_s": max(0.0, now_s - view.since_s),
+        "since_s": None if view.generation == UNBORN else max(0.0, now_s - view.since_s),
         "oldest_wait_s": None if view.oldest_waiting_s is None else max(0.0, now_s - view.oldest_waiting_s),
         "failure": view.failure,
         "retry_in_s": None if view.retry_at_s is None else max(0.0, view.retry_at_s - now_s),

@@ -57,7 +57,7 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(model["model"]),
         str(model["state"]),
-        duration(model["since_s"]),
+        "-" if model["since_s"] is None else duration(model["since_s"]),
         str(model["in_flight"]),
         str(model["waiting"]),
         note,

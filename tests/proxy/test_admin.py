@@ -68,6 +68,7 @@ async def test_status_tells_states_waits_and_times() -> None:
         assert 0 <= one["since_s"] < 5
         assert one["ttl_left_s"] is None
         assert (two["state"], two["failure"], two["retry_in_s"]) == ("stopped", None, None)
+        assert two["since_s"] is None  # it never ran
 
 
 async def test_status_tells_how_long_an_idle_model_stays() -> None:

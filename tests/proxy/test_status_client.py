@@ -1,0 +1,22 @@
+"""The table that `llmswap status` draws."""
+
+from typing import Any
+
+from llmswap.proxy.status_client import status_table
+
+
+def entry(**said: Any) -> dict[str, Any]:
+    return {"model": "m", "state": "ready", "since_s": 200.0, "in_flight": 1, "waiting": 0} | said
+
+
+def test_a_row_says_since_when_and_why() -> None:
+    never = entry(model="other", state="stopped", since_s=None, in_flight=0)
+    failed = entry(state="failed", since_s=8.0, failure="exited with code 1", retry_in_s=3.2)
+    table = status_table({"draining": True, "models": [entry(ttl_left_s=40.0), never, failed]}).splitlines()
+    assert [line.split() for line in table[:3]] == [
+        ["MODEL", "STATE", "FOR", "IN", "FLIGHT", "WAITING", "NOTE"],
+        ["m", "ready", "3m", "20s", "1", "0", "unloads", "in", "40", "s"],
+        ["other", "stopped", "-", "0", "0"],
+    ]
+    assert table[3].endswith("exited with code 1 (next try in 3 s)")
+    assert table[4].startswith("draining")
