@@ -35,7 +35,7 @@ def fit(root: Map, anchored: set[str], issues: Issues) -> ConfigFile:
             for detail in error.errors(include_url=False):
                 path = tuple(part for part in detail["loc"] if part != "[key]")
                 issues.error(path, _message(detail, path, issues))
-                _drop(root, path)
+                _drop(root, path, detail["type"])
         if not root.get("models"):
             issues.check()  # without models, every name in the file would look wrong
     return ConfigFile()
@@ -51,10 +51,16 @@ def _without_anchor_holders(root: Map, anchored: set[str]) -> Map:
     return result
 
 
-def _drop(root: Map, path: Path) -> None:
-    """Take out the misfit: a key of a model, all keys of a model, or else a whole top-level section."""
+def _drop(root: Map, path: Path, kind: str) -> None:
+    """Take out the misfit: an unknown key alone; else a key of a model, a whole model, or a whole top-level section."""
     models = root.get("models")
-    if len(path) == 1 or path[0] != "models" or not isinstance(models, Map):
+    if kind == "extra_forbidden":
+        parent: Any = root
+        for part in path[:-1]:
+            parent = parent.get(str(part)) if isinstance(parent, Map) else None
+        if isinstance(parent, Map):
+            parent.pop(str(path[-1]), None)
+    elif len(path) == 1 or path[0] != "models" or not isinstance(models, Map):
         root.pop(str(path[0]), None)
     elif len(path) > 2 and isinstance(models[str(path[1])], Map):
         models[str(path[1])].pop(str(path[2]), None)

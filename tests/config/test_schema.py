@@ -156,3 +156,9 @@ def test_a_store_where_nobody_may_look_is_an_issue_like_any_other():
     """Path.is_dir raises for it, which would end a running llmswap at its next reload."""
     assert "store.path: lies in a directory that does not exist" in one_problem(f"store: {{path: '/{'x' * 300}/db'}}")
     assert "is not supported yet" in warnings(loads("store: {path: activity.db}"))
+
+
+def test_an_unknown_key_does_not_hide_what_else_is_wrong_in_its_section():
+    found = problems("models: {m: {cmd: 'x ${PORT}'}}\ngroups:\n  g: {member: [m]}\n  h: {members: [nobody]}\n")
+    assert "groups.g.member: unknown key 'member' (did you mean 'members'?)" in found
+    assert "groups.h.members[0]: there is no model 'nobody'" in found
