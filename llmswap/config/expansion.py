@@ -1,5 +1,6 @@
 """The merged tree with its macros put in and its ports given out. What the values mean is the schema's business."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,7 +57,9 @@ def expand(root: Map, known_keys: list[str], issues: Issues) -> Expanded:
 
 def _start_port(root: Map) -> int:
     port = root.get("startPort")
-    return port if isinstance(port, int) and not isinstance(port, bool) and port > 0 else DEFAULT_START_PORT
+    if isinstance(port, bool) or not isinstance(port, int | float) or not 1 <= port < math.inf:
+        return DEFAULT_START_PORT
+    return int(port)
 
 
 def _models(models: Map, scope: Scope, start_port: int, ports: dict[str, int], issues: Issues) -> Map:

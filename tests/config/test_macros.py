@@ -1,3 +1,5 @@
+import pytest
+
 from llmswap.config.load import loads
 from tests.config.reading import model, one_problem, problems
 
@@ -87,3 +89,12 @@ def test_a_port_in_a_comment_that_a_macro_brings_is_none():
     assert "models.m.proxy: proxy uses ${PORT} but cmd does not" in found
     launch = model(f"{macros}\nmodels: {{m: {{{cmd}, proxy: 'http://127.0.0.1:9'}}}}").launch
     assert (launch.cmd, launch.port) == ("server", None)
+
+
+@pytest.mark.parametrize(("written", "port"), [("6e3", 6000), ("6000.9", 6000), (".inf", 0)])
+def test_ports_begin_at_a_start_port_that_is_written_as_a_fraction(written, port):
+    text = f"startPort: {written}\nmodels: {{m: {{{CMD}}}}}"
+    if port:
+        assert model(text).launch.port == port
+    else:
+        assert "startPort: must be a finite number" in one_problem(text)
