@@ -1,13 +1,11 @@
 """What of a request's head goes to the upstream, and what is added. Knows no body and no route."""
 
-import ipaddress
-from functools import lru_cache
-
 from aiohttp import web
 from multidict import CIMultiDict
 
 from llmswap.config.settings import AccessSettings
 from llmswap.proxy.errors import RequestError
+from llmswap.proxy.origin import is_trusted
 from llmswap.proxy.request_keys import REQUEST_ID
 
 # They describe this connection and this framing, not the request; the next hop gets its own.
@@ -43,7 +41,7 @@ def to_upstream(request: web.BaseRequest, access: AccessSettings) -> CIMultiDict
             another header, past every rule made here.
     """
     dropped = _named_by_connection(request) | (frozenset() if access.forward_auth else CREDENTIALS)
-    trusted = is_trusted(request.remote, access.trusted_proxies)
+    trusted = is_trusted(request.remote or "", access.trusted_proxies)
     out: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.items():
         low = name.lower()
@@ -73,17 +71,3 @@ def _add_forwarding(request: web.BaseRequest, out: CIMultiDict[str], *, trusted:
         said = (request.headers.get(name) if trusted else None) or value
         if said:
             out[name] = said
-
-
-def is_trusted(peer: str | None, trusted_proxies: tuple[str, ...]) -> bool:
-    """Tell whether the peer is one of the proxies (addresses or networks) whose X-Forwarded-* is believed."""
-    return bool(peer and trusted_proxies) and _contains(trusted_proxies, str(peer))
-
-
-@lru_cache(maxsize=1024)
-def _contains(networks: tuple[str, ...], peer: str) -> bool:
-    try:
-        address = ipaddress.ip_address(peer)
-    except ValueError:
-        return False  # a unix socket's peer
-    return any(address in ipaddress.ip_network(network, strict=False) for network in networks)

@@ -202,3 +202,19 @@ def test_the_client_address_is_taken_from_trusted_proxies_only(
     forwarded: str | None, trusted: tuple[str, ...], expected: str
 ) -> None:
     assert origin.client_address("192.0.2.1", forwarded, trusted) == expected
+
+
+@pytest.mark.parametrize(
+    ("peer", "trusted", "believed"),
+    [
+        ("10.1.2.3", ("10.0.0.0/8",), True),
+        ("10.1.2.3", ("10.1.2.3",), True),
+        ("11.1.2.3", ("10.0.0.0/8", "::1"), False),
+        ("::1", ("10.0.0.0/8", "::1"), True),
+        ("", ("10.0.0.0/8",), False),
+        ("not an address", ("10.0.0.0/8",), False),
+        ("127.0.0.1", (), False),
+    ],
+)
+def test_only_named_proxies_are_trusted(peer: str, trusted: tuple[str, ...], believed: bool) -> None:
+    assert origin.is_trusted(peer, trusted) is believed
