@@ -290,10 +290,17 @@ def _all_down(snapshot: Snapshot) -> bool:
     return all(view.state is State.SHUTDOWN for view in snapshot.upstreams.values())
 
 
-def _state_dir(options: Options) -> Path:
-    """Give the place of this config's pid files, so that two llmswaps with different configs never meet."""
+def _state_dir(options: Options) -> Path | None:
+    """Give the place of this config's pid files, so that two llmswaps with different configs never meet.
+
+    Returns:
+        None for a user without a home (a container with an odd uid) who names no other place.
+    """
     if options.state_dir is not None:
         return options.state_dir
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError:
+        return None
     sources = "\0".join(str(path.absolute()) for path in (options.config, options.config_dir) if path is not None)
     return Path(base) / "llmswap" / hashlib.sha256(f"{sources}\0{options.listen}".encode()).hexdigest()[:16]

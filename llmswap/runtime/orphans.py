@@ -100,7 +100,6 @@ class Registry:
                 continue
             try:
                 ended += await _end_life(self._directory, lock.stem)
-                _remove(self._directory, lock.stem)
             finally:
                 os.close(fd)
         return ended
@@ -111,6 +110,7 @@ async def _end_life(directory: Path, instance: str) -> int:
     try:
         content = json.loads(path.read_text())
         if any(content[key] != value for key, value in _world().items()):
+            _remove(directory, instance)
             return 0  # before a reboot or in another container: those pids mean nothing here
         known = [proc for upstream in content["upstreams"].values() for proc in _alive(upstream["processes"])]
     except FileNotFoundError:
@@ -126,7 +126,10 @@ async def _end_life(directory: Path, instance: str) -> int:
         async with asyncio.timeout(_GIVE_UP_S):
             await clear(tree, polite=True)
     except TimeoutError:
+        # Its record stays, so that the next start tries again.
         log.exception("an orphan of an earlier life cannot be ended; it may hold memory and its port")
+    else:
+        _remove(directory, instance)
     return len(left)
 
 
