@@ -238,7 +238,7 @@ class App:
         self.stopping.set()
         if self._server is not None:
             self._server.announce_end()
-        if self.loop.dead is None:
+        if self._server is not None and self.loop.dead is None:
             self.loop.post(DrainRequested(time.monotonic() + DRAIN_LIMIT_S))
             await self.loop.wait_for(_all_down, DRAIN_LIMIT_S + STOP_MARGIN_S)
         for task in tuple(self._tasks):

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -78,10 +79,10 @@ async def test_an_address_in_use_ends_with_1_and_says_which(stack: Stack) -> Non
 
 
 async def test_a_broken_scheduler_ends_the_program_with_70_and_leaves_no_upstream(
-    caplog: pytest.LogCaptureFixture, tmp_path: object
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     config = f"models:\n  a:\n    cmd: {fake('a')}\nhooks: {{on_startup: {{preload: [a]}}}}\n"
-    app = App(Options(listen="127.0.0.1:0"), lambda: loads(config))
+    app = App(Options(listen="127.0.0.1:0", state_dir=tmp_path), lambda: loads(config))
     running = asyncio.ensure_future(app.run())
     await until(lambda: "a: ready" in caplog.text, "preload")
 
@@ -91,7 +92,7 @@ async def test_a_broken_scheduler_ends_the_program_with_70_and_leaves_no_upstrea
     assert "can no longer be trusted" in caplog.text
 
 
-async def test_reloads_asked_for_while_one_runs_end_in_one_more(tmp_path: object) -> None:
+async def test_reloads_asked_for_while_one_runs_end_in_one_more(tmp_path: Path) -> None:
     reads: list[float] = []
 
     def read() -> object:
@@ -99,7 +100,7 @@ async def test_reloads_asked_for_while_one_runs_end_in_one_more(tmp_path: object
         time.sleep(0.05)  # a slow disk, in the reader's own thread
         return loads("models: {a: {cmd: 'x ${PORT}'}}")
 
-    app = App(Options(listen="127.0.0.1:0"), read)  # type: ignore[arg-type]
+    app = App(Options(listen="127.0.0.1:0", state_dir=tmp_path), read)  # type: ignore[arg-type]
     reads.clear()
     await app.start()
     try:
@@ -110,9 +111,9 @@ async def test_reloads_asked_for_while_one_runs_end_in_one_more(tmp_path: object
     assert 1 <= len(reads) <= 2
 
 
-async def test_a_bad_reload_names_its_issues_and_keeps_the_old_config() -> None:
+async def test_a_bad_reload_names_its_issues_and_keeps_the_old_config(tmp_path: Path) -> None:
     texts = iter(["models: {a: {cmd: 'x ${PORT}'}}", "models: {a: {cmd: 'x ${PORT}', tll: 1}}"])
-    app = App(Options(listen="127.0.0.1:0"), lambda: loads(next(texts)))
+    app = App(Options(listen="127.0.0.1:0", state_dir=tmp_path), lambda: loads(next(texts)))
     await app.start()
     try:
         with pytest.raises(ConfigError, match="tll"):

@@ -2,7 +2,8 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
@@ -13,6 +14,7 @@ from llmswap.proxy.errors import RequestError
 
 _BATCH = 256 * 1024  # one disk write or read, in a thread so that a slow disk stalls nobody else
 _IN_MEMORY = 1024 * 1024
+SMALL_BODY = 16 * 1024
 _Given = TypeVar("_Given")
 _Got = TypeVar("_Got")
 _CLOSE = {"Connection": "close"}
@@ -29,6 +31,35 @@ class BodyLimits:
     upload_max: int = 256 * 1024 * 1024
     idle_s: float = 30.0
     total_s: float = 300.0
+
+
+class HeldBodies:
+    """Sees to it that bodies kept in memory while their requests wait never add up to more than a budget.
+
+    Args:
+        budget: In bytes. Bodies below SMALL_BODY are not counted: the queue's own limit bounds those.
+    """
+
+    def __init__(self, budget: int = 256 * 1024 * 1024) -> None:
+        self._budget = budget
+        self.size = 0
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count a body for as long as the block lasts.
+
+        Raises:
+            RequestError: 503, there is no room for it now.
+        """
+        counted = size if size >= SMALL_BODY else 0
+        if counted and self.size + counted > self._budget:
+            message = f"no room for a body of {size} bytes: too many large requests are waiting or being served"
+            raise RequestError(503, message, "too_many_large_bodies", {"Retry-After": "1", **_CLOSE})
+        self.size += counted
+        try:
+            yield
+        finally:
+            self.size -= counted
 
 
 async def chunks(request: web.BaseRequest, size_max: int, limits: BodyLimits) -> AsyncIterator[bytes]:

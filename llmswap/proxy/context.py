@@ -7,7 +7,7 @@ from aiohttp import web
 
 from llmswap.config.settings import Loaded, ModelSettings
 from llmswap.core.fleet import ModelId
-from llmswap.proxy.bodies import BodyLimits
+from llmswap.proxy.bodies import BodyLimits, HeldBodies
 from llmswap.proxy.inflight import InFlight
 from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.gate import Gate
@@ -23,6 +23,7 @@ class Context:
         loaded: The config generation in force; replaced by a reload, so read it anew for each request.
         metrics: Renders the Prometheus exposition for an Accept header: (body, content type). Telemetry's.
         reload: Re-reads the config; raises ConfigError and changes nothing if it is bad.
+        held_bodies: What JSON bodies take of the memory, all together.
         in_flight: The requests inside, so that one can be cancelled by its number.
     """
 
@@ -34,6 +35,7 @@ class Context:
     metrics: Callable[[str], tuple[bytes, str]]
     reload: Callable[[], Awaitable[None]]
     limits: BodyLimits = field(default_factory=BodyLimits)
+    held_bodies: HeldBodies = field(default_factory=HeldBodies)
     in_flight: InFlight = field(default_factory=InFlight)
 
     def settings_of(self, model: ModelId) -> ModelSettings:

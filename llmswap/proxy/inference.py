@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -81,12 +81,18 @@ async def infer(request: web.Request) -> web.StreamResponse:
             pieces, size = upload.pieces(settings.use_model_name or None)
             outgoing = Outgoing(request.method, target, head, spool.stream(pieces), size)
             return await serve(context, Call(request, settings, upload.ask, outgoing))
-    body = await bodies.read(request, context.limits)
-    ask = _find_ask(request, content_type, body)
-    settings = find_model(context, ask.model)
-    if "application/json" in content_type:
-        body = filters.apply(body, settings, ask.model)
-    return await serve(context, Call(request, settings, ask, Outgoing(request.method, target, head, body)))
+    with ExitStack() as held:
+        declared = request.content_length
+        if declared is not None and declared <= context.limits.json_max:  # more is refused by `read`
+            held.enter_context(context.held_bodies.hold(declared))
+        body = await bodies.read(request, context.limits)
+        if declared is None:
+            held.enter_context(context.held_bodies.hold(len(body)))
+        ask = _find_ask(request, content_type, body)
+        settings = find_model(context, ask.model)
+        if "application/json" in content_type:
+            body = filters.apply(body, settings, ask.model)
+        return await serve(context, Call(request, settings, ask, Outgoing(request.method, target, head, body)))
 
 
 async def infer_by_query(request: web.Request) -> web.StreamResponse:

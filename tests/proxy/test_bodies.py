@@ -7,7 +7,7 @@ import time
 import pytest
 
 from llmswap.proxy import server
-from llmswap.proxy.bodies import BodyLimits, Spool
+from llmswap.proxy.bodies import BodyLimits, HeldBodies, Spool
 from llmswap.proxy.errors import RequestError
 from tests.proxy.rig import model, rig_of
 from tests.raw import request
@@ -162,3 +162,24 @@ async def test_a_cancelled_upload_waits_for_the_disk_before_its_file_is_closed(m
         await append
     assert wrote.is_set()
     spool.close()
+
+
+@pytest.mark.parametrize("framing", ["declared", "chunked"])
+async def test_large_bodies_that_wait_never_take_more_memory_than_their_budget(framing: str) -> None:
+    body = b'{"model":"m","x":"' + b"y" * 50_000 + b'"}'
+    sent = request("POST", CHAT, body, headers=JSON)
+    if framing == "chunked":
+        sent = head("Transfer-Encoding: chunked\r\n") + b"%X\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    async with rig_of(model("m")) as rig:
+        rig.context.held_bodies = HeldBodies(budget=120_000)
+        rig.auto = False
+        waiting = [asyncio.create_task(rig.raw(sent)) for _ in range(2)]
+        await until(lambda: rig.context.held_bodies.size == 2 * len(body), "two are held")
+        refused = await rig.raw(sent)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        small = asyncio.create_task(rig.raw(request("POST", CHAT, b'{"model":"m"}', headers=JSON)))
+        await until(lambda: rig.context.gate.occupants == 3, "a small one still finds room")
+        rig.ready()
+        assert [reply.status for reply in await asyncio.gather(*waiting, small)] == [200] * 3
+        assert rig.context.held_bodies.size == 0
+        assert (await rig.raw(sent)).status == 200
