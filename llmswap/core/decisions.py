@@ -88,6 +88,10 @@ class Decisions:
         free = self._is_free(up, evict) and not self.policy.must_yield(up) and not self._is_held(up, evict)
         return Verdict.SWAP if free else Verdict.WAIT
 
+    def serves_now(self, up: Upstream) -> bool:
+        """Whether a request that came now would not have to wait."""
+        return up.in_flight < up.model.concurrency_limit and not up.line and self.verdict(up) is Verdict.SERVE
+
     def _is_free(self, up: Upstream, evict: Sequence[Upstream]) -> bool:
         """Whether nobody in the way is busy, or part of another swap."""
         if any(self._is_busy(other) for other in evict):

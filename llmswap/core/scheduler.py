@@ -11,7 +11,7 @@ from llmswap.core import events as ev
 from llmswap.core import refusals
 from llmswap.core.books import Books
 from llmswap.core.commands import Command
-from llmswap.core.decisions import Decisions, Verdict
+from llmswap.core.decisions import Decisions
 from llmswap.core.fleet import Fleet
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
@@ -88,7 +88,7 @@ class Scheduler:
             books.commands.append(refusals.model_removed(request, event.model))
         elif self._decisions.policy.is_full(up):
             books.commands.append(refusals.over_limit(request, up))
-        elif len(books.waiting) >= books.fleet.queue_max and self._decisions.verdict(up) is not Verdict.SERVE:
+        elif len(books.waiting) >= books.fleet.queue_max and not self._decisions.serves_now(up):
             books.commands.append(refusals.queue_full(request, books.fleet.queue_max))
         else:
             books.join(request, up)

@@ -107,6 +107,15 @@ def test_the_limit_counts_those_served_and_the_rest_waits_in_the_waiting_room():
     assert story.at(9, arrive(6, "a")) == []
 
 
+def test_the_room_of_all_models_together_is_bounded_too():
+    story = Story(replace(fair(model("a", concurrency_limit=1)), queue_max=1))
+    story.at(0, arrive(1, "a"))
+    story.at(5, ready("a", 1))
+    assert story.at(6, arrive(2, "a")) == []
+    assert story.at(7, arrive(3, "a")) == ["reject 3 queue_full"]
+    assert story.at(8, done(1)) == ["dispatch 2 a#1"]
+
+
 def test_a_newcomer_that_fits_now_still_yields_to_who_is_due_and_could_not_live_beside_it():
     story = serving_a(model("a"), model("b"), model("c"), max_wait_s=20.0)
     story.at(11, arrive(2, "a"))
