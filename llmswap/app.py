@@ -44,9 +44,7 @@ PRELOAD_MARGIN_S = 60.0  # beyond a model's own readiness limit, for those it ha
 
 EXIT_OK = 0
 EXIT_FAILED = 1
-EXIT_CONFIG = 2
 EXIT_FATAL = 70  # the scheduler broke: fail-stop
-EXIT_REFUSED = 78  # refused to listen unprotected
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,20 +177,26 @@ class App:
                 return  # the reload that held the lock has read the files after this call
             self._reload_wanted = False
             try:
-                loaded = self._admit(await asyncio.to_thread(self._read_config))
-                self._refuse_empty(loaded)
-            except BindRefused as error:
-                self._metrics.config_rejected()
-                raise self._refusal("apiKeys", str(error)) from error
+                loaded = self._admit_anew(await asyncio.to_thread(self._read_config))
             except ConfigError:
                 self._metrics.config_rejected()
                 raise
             self._apply(loaded)
 
-    def _refuse_empty(self, loaded: Loaded) -> None:
-        """Refuse a config without models while one with models is in force: most likely a half-written file."""
+    def _admit_anew(self, loaded: Loaded) -> Loaded:
+        """Admit a config in place of the one in force.
+
+        Raises:
+            ConfigError: It would leave the listener unprotected, or has no models while there are some: most likely a
+                half-written file.
+        """
+        try:
+            loaded = self._admit(loaded)
+        except BindRefused as error:
+            raise self._refusal("apiKeys", str(error)) from error
         if self.context.loaded.fleet.models and not loaded.fleet.models:
             raise self._refusal("models", "the new config defines no models; the old one stays in force")
+        return loaded
 
     def _refusal(self, path: str, message: str) -> ConfigError:
         return ConfigError([ConfigIssue(str(self._options.config or self._options.config_dir), 0, 0, path, message)])

@@ -14,7 +14,7 @@ from llmswap.config.errors import ConfigError, ConfigIssue
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
-EXIT_REFUSED = 78
+EXIT_REFUSED = 78  # refused to listen unprotected
 
 COMMANDS = ("serve", "check", "schema", "status", "demo", "fake-upstream")
 # llama-swap spells its flags with one dash, Go style: `-config X`, `-config=X`, `-watch-config=true`.

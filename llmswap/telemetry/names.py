@@ -58,4 +58,3 @@ CONFIG_RELOAD_TIME = Metric(
     "llmswap_config_last_reload_success_timestamp_seconds", "Unix time of the last good config load."
 )
 BUILD_INFO = Metric("llmswap_build_info", "Build.", ("version", "python_version"))
-LOG_DROPPED = Metric("llmswap_log_dropped_bytes_total", "Log bytes dropped because standard output did not take them.")
