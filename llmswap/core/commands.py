@@ -19,6 +19,7 @@ class RejectReason(StrEnum):
     BACKOFF = "backoff"  # an earlier start failed; too early to try again
     STUCK = "stuck"  # an upstream that must go cannot be stopped
     UNLOADED = "unloaded"  # an operator unloaded the model while the request waited
+    WOULD_SWAP = "would_swap"  # the request may not cause a swap, and without one nobody can serve it
     MODEL_REMOVED = "model_removed"  # a reload removed the model while the request waited
 
 
@@ -41,11 +42,17 @@ class StopCause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Serve this request on this upstream now. Always counts as in flight until RequestFinished."""
+    """Serve this request on this upstream now. Always counts as in flight until RequestFinished.
+
+    Attributes:
+        model: Who serves it: the model that was asked for, or one of its substitutes.
+        swap_s: How long of its wait a swap to the model was under way; None if it was up when the request came.
+    """
 
     request: RequestId
     model: ModelId
     generation: Generation
+    swap_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +76,14 @@ class Start:
 
     Attributes:
         evicted: The upstreams that were evicted for it.
+        caller: Whose request brought it about; empty if nobody's.
     """
 
     model: ModelId
     generation: Generation
     cause: StartCause
     evicted: tuple[ModelId, ...] = ()
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The scheduler handles events one at a time; it alone decides what follows from t
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import NewType
 
 from llmswap.core.fleet import Fleet, ModelId
@@ -12,12 +13,26 @@ RequestId = NewType("RequestId", int)
 Generation = NewType("Generation", int)
 
 
+class SwapClass(StrEnum):
+    """What a request may cost others."""
+
+    MAY_SWAP = "may-swap"
+    PREFER_WARM = "prefer-warm"  # a ready substitute will do; without one, swap
+    NEVER_SWAP = "never-swap"  # a ready substitute will do; without one, refuse
+
+
 @dataclass(frozen=True, slots=True)
 class RequestArrived:
-    """A client wants to be served by a model. Answered by exactly one Dispatch or Reject, unless cancelled first."""
+    """A client wants to be served by a model. Answered by exactly one Dispatch or Reject, unless cancelled first.
+
+    Attributes:
+        caller: Who asks, as far as known; what a swap for this request is put down to.
+    """
 
     request: RequestId
     model: ModelId
+    caller: str = ""
+    swap_class: SwapClass = SwapClass.MAY_SWAP
 
 
 @dataclass(frozen=True, slots=True)

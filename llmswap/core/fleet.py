@@ -35,6 +35,7 @@ class Model:
         queue_limit: Most requests waiting for it. Under `fair` only.
         max_wait_s: Wait after which a request is due: it then goes before all that are not. Under `fair` only.
         hold_s: How long it is kept idle while others wait for its place; None learns it. Under `fair` only.
+        substitutes: Who may serve in its place a request that shall not cause a swap, the best first.
         fingerprint: Digest of the whole resolved config of this model. A reload that leaves it unchanged leaves
             the running upstream alone (invariant I17).
     """
@@ -47,6 +48,7 @@ class Model:
     queue_limit: int = 1000
     max_wait_s: float = inf
     hold_s: float | None = None
+    substitutes: tuple[ModelId, ...] = ()
     fingerprint: str = ""
 
 
