@@ -1,0 +1,1 @@
+"""What would another policy do: named scenarios and recorded traffic, played through the real scheduler."""
