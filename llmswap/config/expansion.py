@@ -105,7 +105,9 @@ def _model(model: str, section: Map, scope: Scope, port: int, issues: Issues) ->
             result[key] = port_scope.expand(result[key])
         allowed = ("PORT",) * (uses_port and key in _LAUNCH_KEYS) + ("PID",) * (key == "cmdStop")
         report_leftovers(result[key], (*path, key), scope.values, issues, allowed)
-    _expand_keys(result, (scope, port_scope) if uses_port else (scope,), path, issues)
+    scopes = (scope, port_scope) if uses_port else (scope,)
+    _expand_keys(result.get("filters"), "setParamsByID", scopes, (*path, "filters"), issues)
+    _expand_keys(result, "swapClassByID", scopes, path, issues)
     return result, uses_port
 
 
@@ -113,21 +115,20 @@ def _uncommented(key: str, value: Tree) -> Tree:
     return without_comments(value) if key in {"cmd", "cmdStop"} and isinstance(value, str) else value
 
 
-def _expand_keys(section: Map, scopes: tuple[Scope, ...], path: tuple[str, str], issues: Issues) -> None:
-    """Put macros into the keys of `filters.setParamsByID`: the only keys that take them."""
-    filters = section.get("filters")
-    by_id = filters.get("setParamsByID") if isinstance(filters, Map) else None
-    if not isinstance(filters, Map) or not isinstance(by_id, Map):
+def _expand_keys(section: Tree, key: str, scopes: tuple[Scope, ...], path: tuple[str, ...], issues: Issues) -> None:
+    """Put macros into the names that are keys of a mapping."""
+    by_name = section.get(key) if isinstance(section, Map) else None
+    if not isinstance(section, Map) or not isinstance(by_name, Map):
         return
     renamed, written = Map(), dict[str, str]()
-    for key, value in by_id.items():
-        name = key
+    for given, value in by_name.items():
+        name = given
         for scope in scopes:
             name = go_format(scope.text(name))
-        where = (*path, "filters", "setParamsByID", key)
+        where = (*path, key, given)
         report_leftovers(name, where, scopes[0].values, issues)
         if name in written:
-            issues.error(where, f"'{written[name]}' and '{key}' resolve to the same value '{name}'; keep one")
-        written[name] = key
-        renamed.put(name, value, by_id.places[key])
-    filters["setParamsByID"] = renamed
+            issues.error(where, f"'{written[name]}' and '{given}' resolve to the same value '{name}'; keep one")
+        written[name] = given
+        renamed.put(name, value, by_name.places[given])
+    section[key] = renamed

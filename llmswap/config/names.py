@@ -11,7 +11,7 @@ class Names:
 
     Attributes:
         ids: Name -> model: ids first, then what leads to them. An id wins over an alias.
-        aliases: Model -> its names beside the id, those that `setParamsByID` brings included.
+        aliases: Model -> its names beside the id, those that `setParamsByID` and `swapClassByID` bring included.
     """
 
     def __init__(self, file: ConfigFile, issues: Issues) -> None:
@@ -26,7 +26,9 @@ class Names:
                 self._alias(alias, model, ("models", name, "aliases", index), owners)
         for name, section in file.models.items():
             for alias in section.filters.set_params_by_id:
-                self._by_id(alias, ModelId(name), owners)
+                self._by_id(alias, ModelId(name), ("models", name, "filters", "setParamsByID", alias), owners)
+            for alias in section.swap_class_by_id:
+                self._by_id(alias, ModelId(name), ("models", name, "swapClassByID", alias), owners)
         for alias, model in owners.items():
             self.aliases[model] = (*self.aliases.get(model, ()), alias)
         self.ids |= owners
@@ -45,15 +47,16 @@ class Names:
             other = self._issues.line_of(("models", alias))
             self._issues.warn(path, f"alias '{alias}' leads nowhere: it is the id of the model in {other}, which wins")
 
-    def _by_id(self, alias: str, model: ModelId, owners: dict[str, ModelId]) -> None:
-        path = ("models", model, "filters", "setParamsByID", alias)
+    def _by_id(self, alias: str, model: ModelId, path: Path, owners: dict[str, ModelId]) -> None:
         if alias in self.ids:
             if alias != model:
                 other = self._issues.line_of(("models", alias))
                 self._issues.error(path, f"'{alias}' is the id of another model, in {other}; choose another name")
         elif owners.setdefault(alias, model) != model:
-            first = self._issues.line_of(self._given.get(alias, ("models", owners[alias], "filters", "setParamsByID")))
+            first = self._issues.line_of(self._given[alias])
             self._issues.error(path, f"duplicate alias '{alias}': it leads to model '{owners[alias]}' ({first})")
+        else:
+            self._given.setdefault(alias, path)
 
     def find(self, name: str) -> ModelId | None:
         """Give the model behind a name."""

@@ -10,7 +10,7 @@ from llmswap.config.later import check_later
 from llmswap.config.launching import fingerprint, launch
 from llmswap.config.names import Names
 from llmswap.config.patterns import DEFAULT_IGNORE_PATH, compile_re2
-from llmswap.config.routing import Routing, priorities
+from llmswap.config.routing import Routing, priorities, substitutes
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import CapabilitiesSection, FiltersSection, ModelSection, TimeoutsSection
 from llmswap.config.schema_routing import FairSection
@@ -23,6 +23,7 @@ from llmswap.config.settings import (
     Settings,
     Timeouts,
 )
+from llmswap.core.events import SwapClass
 from llmswap.core.fleet import Fleet, Model, ModelId, Scheduling
 
 DEFAULT_CONCURRENCY = 10
@@ -49,7 +50,10 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loade
         preload=_preload(file, names, issues),
     )
     fleet = Fleet(
-        models={model: _model(settings.models[model], file, priority) for model in settings.models},
+        models={
+            model: replace(_model(settings.models[model], file, priority), substitutes=found)
+            for model, found in substitutes(file, names, issues).items()
+        },
         names=names.ids,
         groups=routing.groups,
         matrix=routing.matrix,
@@ -112,6 +116,8 @@ def _settings(
         ignore_websockets=section.compat.ignore_websockets or model == COMFYUI,
         metadata=section.metadata,
         capabilities=_capabilities(section.capabilities),
+        swap_class=SwapClass(section.swap_class),
+        swap_class_by_name={name: SwapClass(given) for name, given in section.swap_class_by_id.items()},
     )
 
 

@@ -1,4 +1,4 @@
-"""Who may live with whom, and who goes first: groups and matrix in both spellings, and priorities."""
+"""Who may live with whom, who goes first and who stands in: groups, matrix, priorities and substitutes."""
 
 import re
 from collections.abc import Mapping
@@ -57,6 +57,28 @@ def priorities(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, 
             written.setdefault(model, name)
     own = {ModelId(name): model.priority for name, model in file.models.items() if model.priority is not None}
     return found | own
+
+
+def substitutes(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, tuple[ModelId, ...]]:
+    """Resolve every model's substitutes, in the order of the file."""
+    found: dict[ModelId, tuple[ModelId, ...]] = {}
+    for model, section in file.models.items():
+        listed: dict[ModelId, str] = {}
+        for index, name in enumerate(section.substitutes):
+            path = ("models", model, "substitutes", index)
+            substitute = names.find(name)
+            if substitute is None:
+                issues.error(path, f"there is no model '{name}'{names.hint(name)}")
+            elif substitute == model:
+                issues.error(path, f"'{name}' is this model itself; name others that can serve in its place")
+            elif substitute in listed:
+                issues.error(
+                    path, f"'{name}' is model '{substitute}', which is listed as '{listed[substitute]}'; keep one"
+                )
+            else:
+                listed[substitute] = name
+        found[ModelId(model)] = tuple(listed)
+    return found
 
 
 def _refuse_mixtures(file: ConfigFile, issues: Issues) -> None:

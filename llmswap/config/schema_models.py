@@ -7,6 +7,7 @@ from pydantic import Field
 from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Free, FreeMap, Section, Text, Texts, Whole
 
 Medium = Literal["text", "audio", "image"]
+Swapping = Literal["may-swap", "prefer-warm", "never-swap"]
 
 
 class FiltersSection(Section):
@@ -107,6 +108,18 @@ class ModelSection(Section):
     )
     queue_limit: AtLeast1 | None = Field(
         default=None, description="Most requests waiting for this model. Under fair only."
+    )
+    swap_class: Swapping = Field(
+        default="may-swap", description="What requests for this model may cost others, unless they say otherwise."
+    )
+    swap_class_by_id: dict[str, Swapping] = Field(
+        default={},
+        alias="swapClassByID",
+        description="Requested name -> what requests by that name may cost others. Each name becomes an alias.",
+    )
+    substitutes: Texts = Field(
+        default=[],
+        description="Models that serve requests that shall not cause a swap, the best first; ids or aliases.",
     )
     send_loading_state: Flag | None = Field(
         default=None, description="Stream progress while the model loads; absent takes the global value."

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmswap.config.errors import ConfigIssue
+from llmswap.core.events import SwapClass
 from llmswap.core.fleet import Fleet, ModelId
 
 PORT_MACRO = "${PORT}"
@@ -107,7 +108,12 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What the HTTP side needs of one model."""
+    """What the HTTP side needs of one model.
+
+    Attributes:
+        swap_class: What a request for it may cost others, unless its name or the request itself says otherwise.
+        swap_class_by_name: The same by requested name.
+    """
 
     id: ModelId
     launch: Launch
@@ -122,6 +128,8 @@ class ModelSettings:
     ignore_websockets: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     capabilities: Capabilities = field(default_factory=Capabilities)
+    swap_class: SwapClass = SwapClass.MAY_SWAP
+    swap_class_by_name: Mapping[str, SwapClass] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,5 +101,6 @@ def test_the_page_says_whose_each_key_is():
         *("routing.scheduler.settings.fair", *(f"routing.scheduler.settings.fair.{key}" for key in FAIR)),
         *("models.ID.priority", "models.ID.maxWait", "models.ID.unloadDelay", "models.ID.queueLimit"),
         *("upstream.allowControl", "upstream.trustPages", "queueTimeout", "queueMax"),
+        *("models.ID.swapClass", "models.ID.swapClassByID", "models.ID.substitutes"),
         *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
     }

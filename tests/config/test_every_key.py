@@ -34,7 +34,8 @@ def test_the_launch_of_a_model_with_every_key(every):
 def test_the_http_side_of_a_model_with_every_key(every):
     found = every.settings.models["qwen:7b"]
     assert (found.name, found.description, found.use_model_name) == ("qwen:7b at 8192", "7", "qwen2.5-7b")
-    assert found.aliases == ("small", "gpt-4o-mini", "qwen:7b:creative")
+    assert found.aliases == ("small", "gpt-4o-mini", "qwen:7b:creative", "qwen:7b:title")
+    assert (found.swap_class, found.swap_class_by_name) == ("prefer-warm", {"qwen:7b:title": "never-swap"})
     assert (found.unlisted, found.send_loading_state, found.ignore_websockets) == (True, False, True)
     assert found.filters.strip == ("temperature", "top_k")
     assert found.filters.set == {"options": {"num_ctx": 8192, "stop": ["\n", "</s>"]}, "temperature": 0.7}
@@ -65,6 +66,7 @@ def test_the_fleet_of_the_whole_file(every):
     limits = fleet.models["qwen:7b"]
     assert (limits.concurrency_limit, limits.idle_ttl_s, limits.priority, limits.queue_timeout_s) == (4, 60, 10, 30)
     assert fleet.models["embed-id"].priority == -5
+    assert (limits.substitutes, fleet.models["embed-id"].substitutes) == (("embed-id", "box"), ())
     assert (fleet.queue_max, fleet.router) == (500, Router.MATRIX)
     assert fleet.groups == (
         Group("resident", ("embed-id",), swap=False, exclusive=False, persistent=True),
