@@ -115,11 +115,10 @@ class _Stage:
         self._open: dict[_Try, None] = {}  # and those that will be made again
         self._loading: dict[ModelId, ev.Generation] = {}
         self._events = 0
-        for number, caller in enumerate(workload.callers):
-            script = caller.script(_stream(seed, "caller", number, caller.name))
-            actor = _Actor(caller, script)
-            for turn in itertools.islice(script, 1):
-                self._at(turn.after_s, self._act, (actor, turn))
+        self._seed = seed
+        self._entered = itertools.count()
+        for caller in workload.callers:
+            self._enter(caller)
         for order in workload.orders:
             self._at(order.at_s, self._post, order.event)
 
@@ -212,6 +211,12 @@ class _Stage:
 
     # Callers
 
+    def _enter(self, caller: Caller) -> None:
+        script = caller.script(_stream(self._seed, "caller", next(self._entered), caller.name))
+        actor = _Actor(caller, script)
+        for turn in itertools.islice(script, 1):
+            self._at(self._now_s + turn.after_s, self._act, (actor, turn))
+
     def _resume(self, actor: _Actor, answers: tuple[Answer, ...], pause_s: float = 0.0) -> None:
         try:
             turn = actor.script.send(answers)
@@ -228,14 +233,17 @@ class _Stage:
             tried = _Try(actor, call, place if waits else None, self._now_s, request, self._now_s + call.patience_s)
             self._open[tried] = None
             self._ask(tried)
+        for caller in turn.along:
+            self._enter(caller)
         if not waits:
             self._resume(actor, ())
 
     def _ask(self, tried: _Try) -> None:
         call, request = tried.call, tried.request
         self._tries[request] = tried
-        if tried.quits_s != inf:
-            self._at(tried.quits_s, self._hang_up, request)
+        quits_s = min(tried.quits_s, self._now_s + call.waits_s)
+        if quits_s != inf:
+            self._at(quits_s, self._hang_up, request)
         self._post(ev.RequestArrived(request, call.model, tried.actor.caller.name, call.swap_class))
 
     def _ask_again(self, tried: _Try) -> None:

@@ -22,6 +22,7 @@ class Call:
     Attributes:
         service_s: How long its answer takes once it is being served.
         patience_s: Seconds after which the caller hangs up, counted from each try, the answer included.
+        waits_s: Seconds after which the caller hangs up unless the call is being served by then.
         cold_s: What its answer takes longer if the model was reloaded since it last answered this caller: the prompt
             must be read anew.
         retries_s: Pauses before each further try, after a try that was refused or cut off, or that ran out of patience.
@@ -33,6 +34,7 @@ class Call:
     swap_class: SwapClass = SwapClass.MAY_SWAP
     cold_s: float = 0.0
     retries_s: tuple[float, ...] = ()
+    waits_s: float = inf
 
 
 class Ending(StrEnum):
@@ -76,11 +78,13 @@ class Turn:
     Attributes:
         after_s: The pause, counted from the end of the turn before.
         wait: The turn ends when the last of its calls has ended; otherwise when they are made.
+        along: Callers who begin when the calls are made.
     """
 
     after_s: float
     calls: tuple[Call, ...] = ()
     wait: bool = True
+    along: "tuple[Caller, ...]" = ()
 
 
 # Yields turns; is sent the answers to those it waits for, in the order of its calls, and nothing for the others.

@@ -1,0 +1,128 @@
+"""Recorded requests as closed loops: who came back after an answer comes back after the answer, whenever that is.
+
+Replayed by the wall clock, a policy that answers sooner would gain nothing, and one that answers later would be asked
+by people who are still waiting for their last answer. So the requests of a caller are chained into lanes: each follows
+the one that ended last before it came, after the pause that was recorded.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from random import Random
+
+from llmswap.core.events import SwapClass
+from llmswap.core.fleet import ModelId
+from llmswap.sim.whatif.stage import REFUSED_PAUSE_S
+from llmswap.sim.whatif.workload import Call, Caller, Ending, Script, Turn
+
+MOMENT_S = 0.5  # requests of one caller this close together were one thought: they are kept together
+
+
+@dataclass(slots=True, eq=False)
+class Past:
+    """One recorded request. Times are seconds since the beginning of the recording.
+
+    Attributes:
+        dispatched_s: None if it never was.
+        ended_s: When it was answered, given up or refused; None if it was still open at the end.
+        gave_up: Its client left while it waited.
+    """
+
+    model: ModelId
+    caller: str
+    arrived_s: float
+    swap_class: SwapClass = SwapClass.MAY_SWAP
+    dispatched_s: float | None = None
+    ended_s: float | None = None
+    gave_up: bool = False
+
+    @property
+    def service_s(self) -> float | None:
+        """How long its answer took; None if that is not known."""
+        if self.dispatched_s is None or self.ended_s is None:
+            return None
+        return self.ended_s - self.dispatched_s
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A request's place in its lane.
+
+    Attributes:
+        after_s: After the end of the request before it; for the first of a lane, after the arrival of the request it
+            came along with, or after the beginning.
+        then: Who comes next in the lane.
+        along: First requests of lanes that begin with this one.
+    """
+
+    past: Past
+    after_s: float
+    then: "Link | None" = None
+    along: list["Link"] = field(default_factory=list)
+
+
+def lanes(requests: Iterable[Past]) -> list[Link]:
+    """Chain requests into lanes.
+
+    Args:
+        requests: In order of arrival.
+
+    Returns:
+        The first links of those lanes that begin at a time of their own.
+    """
+    callers: dict[str, list[Past]] = {}
+    for past in requests:
+        callers.setdefault(past.caller, []).append(past)
+    return [first for own in callers.values() for first in _lanes(own)]
+
+
+def _lanes(requests: list[Past]) -> list[Link]:
+    firsts: list[Link] = []
+    idle: list[Link] = []  # ended, with no successor; the last to end comes last
+    busy: list[tuple[float, Link]] = []
+    latest: Link | None = None
+    for past in requests:
+        done = sorted((row for row in busy if row[0] <= past.arrived_s), key=lambda row: row[0])
+        busy = [row for row in busy if row[0] > past.arrived_s]
+        idle += (link for _, link in done)
+        if idle:
+            before = idle.pop()
+            link = before.then = Link(past, past.arrived_s - (before.past.ended_s or 0.0))
+        elif latest is not None and past.arrived_s - latest.past.arrived_s <= MOMENT_S:
+            link = Link(past, past.arrived_s - latest.past.arrived_s)
+            latest.along.append(link)
+        else:
+            link = Link(past, past.arrived_s)
+            firsts.append(link)
+        latest = link
+        if past.ended_s is not None:
+            busy.append((past.ended_s, link))
+    return firsts
+
+
+def callers(firsts: Iterable[Link], service_s: Callable[[Past], float]) -> tuple[Caller, ...]:
+    """Make callers who act lanes out.
+
+    Args:
+        firsts: As `lanes` gives them.
+        service_s: How long the answer to a request takes.
+    """
+    return tuple(_caller(first, service_s) for first in firsts)
+
+
+def _caller(first: Link, service_s: Callable[[Past], float]) -> Caller:
+    return Caller(first.past.caller, partial(_act, first, service_s))
+
+
+def _act(first: Link, service_s: Callable[[Past], float], _rng: Random) -> Script:
+    link: Link | None = first
+    heard_s = 0.0  # what the stage adds before a caller hears of a refusal; the recorded pause has it in it
+    while link is not None:
+        past = link.past
+        patience_s = past.ended_s - past.arrived_s if past.gave_up and past.ended_s is not None else inf
+        call = Call(past.model, service_s(past), waits_s=patience_s, swap_class=past.swap_class)
+        along = tuple(_caller(other, service_s) for other in link.along)
+        (answer,) = yield Turn(max(0.0, link.after_s - heard_s), (call,), along=along)
+        heard_s = REFUSED_PAUSE_S if answer.ending is Ending.REFUSED else 0.0
+        link = link.then
