@@ -1,6 +1,7 @@
 """The kinds of values a key may have, with llama-swap's coercions. Every section of the schema is built from these."""
 
 import math
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
@@ -14,6 +15,8 @@ _YES = frozenset({"y", "yes", "on"})
 _NO = frozenset({"n", "no", "off"})
 _MACRO = {"type": "string", "pattern": r"\$\{"}
 _LARGEST = 2**63 - 1
+_SIZES = {"kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "b": 1}
+_SIZE = re.compile(rf"(\d{{1,12}}) ?({'|'.join(_SIZES)})", re.ASCII | re.IGNORECASE)
 
 
 class Section(BaseModel):
@@ -60,6 +63,15 @@ def _hold(value: object) -> object:
     return whole
 
 
+def _size(value: object) -> object:
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise PydanticCustomError("size", "must be a size such as 64MiB, 500kB or a number of bytes")
+        value = int(match[1]) * _SIZES[match[2].lower()]
+    return _whole(value)
+
+
 def _flag(value: object) -> object:
     if isinstance(value, str):
         word = value.lower()
@@ -93,6 +105,14 @@ Hold = Annotated[
 ]
 # Floats are cut off; a quoted number is an error.
 Whole = Annotated[int, BeforeValidator(_whole), WithJsonSchema({"anyOf": [{"type": "number"}, _MACRO]})]
+# Bytes; a text has a unit, decimal or binary.
+Size = Annotated[
+    int,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^\s*\d+ ?([kKmMgG][iI]?)?[bB]\s*$"}, {"type": "number"}, _MACRO]}
+    ),
+]
 AtLeast0 = Annotated[Whole, Field(ge=0)]
 AtLeast1 = Annotated[Whole, Field(ge=1)]
 Flag = Annotated[

@@ -10,6 +10,7 @@ from llmswap.config.later import check_later
 from llmswap.config.launching import fingerprint, launch
 from llmswap.config.names import Names
 from llmswap.config.patterns import DEFAULT_IGNORE_PATH, compile_re2
+from llmswap.config.recording import journal
 from llmswap.config.routing import Routing, priorities, substitutes
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import CapabilitiesSection, FiltersSection, ModelSection, TimeoutsSection
@@ -48,6 +49,7 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loade
         include_aliases_in_list=file.include_aliases_in_list,
         ignore_paths=_ignore_paths(file, issues),
         preload=_preload(file, names, issues),
+        journal=journal(file, issues),
     )
     fleet = Fleet(
         models={

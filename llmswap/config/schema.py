@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Free, Section, Text, Texts, Whole
+from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Free, Section, Size, Text, Texts, Whole
 from llmswap.config.schema_models import FiltersSection, ModelSection, PeerTimeoutsSection
 from llmswap.config.schema_routing import GroupSection, MatrixSection, Profiles, RoutingSection
 
@@ -94,6 +94,16 @@ class SelectorSection(Section):
     metadata: Free = Field(default=None, description="Anything, shown in `/v1/models`.")
 
 
+class JournalSection(Section):
+    """`journal`: a record of every step of the scheduler, for `llmswap simulate` and `llmswap replay`."""
+
+    path: Text = Field(min_length=1, description="File to write; `~` is the home directory.")
+    max_size: Size = Field(
+        default="64MiB", validate_default=True, ge=64 << 10, description="Size at which the file is put aside."
+    )
+    keep: AtLeast0 = Field(default=4, description="How many files put aside are kept, as `path.1`, `path.2` and on.")
+
+
 class ConfigFile(Section):
     """A whole config."""
 
@@ -121,6 +131,7 @@ class ConfigFile(Section):
     upstream: UpstreamSection = Field(default=UpstreamSection(), description="The pass-through routes.")
     queue_timeout: AtLeast1 = Field(default=600, description="Seconds a request may wait for its model.")
     queue_max: AtLeast1 = Field(default=2000, description="Most requests waiting at once, over all models.")
+    journal: JournalSection | None = Field(default=None, description="Record every step of the scheduler, no prompts.")
     allow_unauthenticated: Flag = Field(
         default=False,
         description="Serve other machines although no key is configured. Anyone who can connect may use it.",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from llmswap.config.errors import ConfigIssue
@@ -172,12 +173,27 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalSettings:
+    """Where the scheduler's steps are recorded.
+
+    Attributes:
+        max_bytes: Size at which a file is put aside.
+        keep: How many such files are kept beside the current one.
+    """
+
+    path: Path
+    max_bytes: int = 64 << 20
+    keep: int = 4
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the shell needs, for one config generation.
 
     Attributes:
         ignore_paths: `/upstream` paths that never start a model, matched unanchored.
         preload: Models to load at start, in order; aliases already resolved.
+        journal: None means that nothing is recorded.
     """
 
     models: Mapping[ModelId, ModelSettings]
@@ -186,6 +202,7 @@ class Settings:
     include_aliases_in_list: bool = False
     ignore_paths: tuple[re.Pattern[str], ...] = ()
     preload: tuple[ModelId, ...] = ()
+    journal: JournalSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from llmswap.journal.shapes import Shape, ShapeError
 
 VERSION = 1
 
-_MAGIC = b'{"journal":'  # every header begins so, of any version
+MAGIC = b'{"journal":'  # every header begins so, of any version
 CALLER_CHARS = 128
 # Reasons begin with our own words; an upstream's output, addresses and command lines follow a `:`, `(` or `=`.
 _OWN_WORDS = re.compile(r"[\w ,./'-]{0,120}", re.ASCII)
@@ -145,7 +145,7 @@ def encode_header(header: Header) -> bytes:
 
 def may_be_header(line: bytes) -> bool:
     """Say whether these bytes may be a header, or the beginning of one."""
-    return line.startswith(_MAGIC) or _MAGIC.startswith(line.rstrip(b"\n"))
+    return line.startswith(MAGIC) or MAGIC.startswith(line.rstrip(b"\n"))
 
 
 def decode(line: bytes) -> Header | Step:

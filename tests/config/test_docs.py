@@ -102,5 +102,6 @@ def test_the_page_says_whose_each_key_is():
         *("models.ID.priority", "models.ID.maxWait", "models.ID.unloadDelay", "models.ID.queueLimit"),
         *("upstream.allowControl", "upstream.trustPages", "queueTimeout", "queueMax"),
         *("models.ID.swapClass", "models.ID.swapClassByID", "models.ID.substitutes"),
+        *("journal", "journal.path", "journal.maxSize", "journal.keep"),
         *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
     }

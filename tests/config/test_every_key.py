@@ -1,10 +1,12 @@
 """The configs of `configs/`, whole: what a user's file comes to."""
 
+from pathlib import Path
+
 import pytest
 
 from llmswap.config.command import split
 from llmswap.config.load import load
-from llmswap.config.settings import AccessSettings, Capabilities, Loaded, LogSettings, Timeouts
+from llmswap.config.settings import AccessSettings, Capabilities, JournalSettings, Loaded, LogSettings, Timeouts
 from llmswap.core.fleet import Group, MatrixRules, Router
 from tests.config.corpus import CONFIGS, ENV
 from tests.config.reading import warnings
@@ -93,6 +95,7 @@ def test_the_rest_of_the_settings(every):
     )
     assert settings.log == LogSettings("debug", "rfc3339", "both")
     assert settings.include_aliases_in_list is True
+    assert settings.journal == JournalSettings(Path.home() / "journal.jsonl", 1 << 30, 2)
     assert settings.preload == ("qwen:7b", "embed-id")
     favicon, sourcemap = settings.ignore_paths
     assert favicon.search("/favicon.ico")
