@@ -6,16 +6,25 @@ Books only: every method keeps them consistent, none decides who is served, star
 import heapq
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from llmswap.core import refusals
 from llmswap.core.commands import Command, Reject
-from llmswap.core.events import Generation, RequestId
+from llmswap.core.events import Generation, RequestId, SwapClass
 from llmswap.core.eviction import rules_of
 from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.queueing import Waiter, position
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.swaps import Swap
 from llmswap.core.upstreams import Upstream
+
+
+class Served(NamedTuple):
+    """What a dispatched request runs on, and since when."""
+
+    up: Upstream
+    generation: Generation
+    since_s: float
 
 
 class Books:
@@ -41,7 +50,7 @@ class Books:
         self.upstreams = {model.id: Upstream(model, now_s) for model in fleet.models.values()}
         self.swaps: dict[ModelId, Swap] = {}
         self.waiting: dict[RequestId, Upstream] = {}
-        self.leases: dict[RequestId, tuple[Upstream, Generation]] = {}
+        self.leases: dict[RequestId, Served] = {}
         self.wanted: dict[ModelId, Upstream] = {}
         self.touched: dict[ModelId, Upstream] = {}
         self.everyone = False
@@ -68,10 +77,10 @@ class Books:
 
     # Lines -----------------------------------------------------------------------------------------------------------
 
-    def join(self, request: RequestId, up: Upstream) -> None:
+    def join(self, request: RequestId, up: Upstream, caller: str, swap_class: SwapClass) -> None:
         """Put a request in line."""
         up.rhythm.was_asked(self.now_s)
-        up.line.join(request, Waiter(self.now_s, next(self._turns)))
+        up.line.join(request, Waiter(self.now_s, next(self._turns), caller), swap_class)
         self.waiting[request] = up
         self.wanted[up.id] = up
         self.touch(up)
@@ -82,34 +91,47 @@ class Books:
         self.wanted[up.id] = up
         self.touch(up)
 
-    def pop(self, up: Upstream) -> RequestId:
+    def pop(self, up: Upstream) -> tuple[RequestId, Waiter]:
         """Take the first of a line out."""
-        request = up.line.pop()
+        self._let_go(up)
+        request, waiter = up.line.pop()
         del self.waiting[request]
-        return request
+        return request, waiter
+
+    def take_out(self, request: RequestId) -> Waiter:
+        """Take a waiting request out of its line, wherever it stands."""
+        up = self.waiting.pop(request)
+        self._let_go(up)
+        return up.line.leave(request)
+
+    def _let_go(self, up: Upstream) -> None:
+        """Note that somebody leaves a line; if he was due, others who stood back for him may go on."""
+        self.everyone = self.everyone or up.is_due(self.now_s)
 
     def cancel(self, request: RequestId) -> None:
         """Forget a request if it waits."""
-        up = self.waiting.pop(request, None)
+        up = self.waiting.get(request)
         if up is not None:
-            up.line.leave(request)
+            self.take_out(request)
             self.touch(up)
 
     def send_away(self, up: Upstream, refusal: Callable[[RequestId], Reject]) -> None:
         """Refuse all who wait for a model, and forget the wish to load it."""
         while up.line:
-            self.commands.append(refusal(self.pop(up)))
+            self.commands.append(refusal(self.pop(up)[0]))
         up.load = None
         self.settle(up)
         self.touch(up)
 
-    def expire(self, up: Upstream) -> None:
-        """Refuse who has waited too long for a model."""
+    def overdue(self, up: Upstream) -> list[RequestId]:
+        """Take out of a model's line who has waited too long, and forget a wish that is as old."""
         timeout_s = up.model.queue_timeout_s
+        overdue: list[RequestId] = []
         while (first := up.line.first) is not None and first.arrived_s + timeout_s <= self.now_s:
-            self.commands.append(refusals.queue_timeout(self.pop(up), up))
+            overdue.append(self.pop(up)[0])
         if up.load is not None and up.load.arrived_s + timeout_s <= self.now_s:
             up.load = None
+        return overdue
 
     def settle(self, up: Upstream) -> None:
         """Note that nobody wants a model any more, if so. A start that was ordered goes on; a swap before that ends."""

@@ -3,14 +3,18 @@
 The rules are llama-swap's, but for what `policy.py` makes of them. Where they differ the reason stands at the place.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 
 from llmswap.core import refusals
-from llmswap.core.books import Books
+from llmswap.core.books import Books, Served
 from llmswap.core.commands import Dispatch, Start, StartCause, Stop, StopCause
+from llmswap.core.events import RequestId, SwapClass
+from llmswap.core.explanation import Rule
 from llmswap.core.fleet import ModelId
 from llmswap.core.policy import policy_of
+from llmswap.core.queueing import Waiter
+from llmswap.core.reasons import Reasons
 from llmswap.core.states import State
 from llmswap.core.swaps import Swap
 from llmswap.core.upstreams import Upstream
@@ -26,6 +30,9 @@ class Verdict(Enum):
     STUCK = auto()  # it, or somebody in the way, cannot be stopped
 
 
+_RULES = {StopCause.TTL: Rule.TTL, StopCause.UNLOAD: Rule.ORDER, StopCause.RELOAD: Rule.CONFIG}
+
+
 def movable(upstreams: Iterable[Upstream]) -> tuple[Upstream, ...]:
     """Leave out those that cannot be stopped."""
     return tuple(up for up in upstreams if not up.stuck)
@@ -37,10 +44,11 @@ class Decisions:
     def __init__(self, books: Books) -> None:
         self._books = books
         self.policy = policy_of(books)
+        self.reasons = Reasons(books, self.policy)
 
     def adopt_policy(self) -> None:
         """Take the policy that the fleet in force names."""
-        self.policy = policy_of(self._books)
+        self.policy = self.reasons.policy = policy_of(self._books)
 
     def drain(self) -> None:
         """Do all that can be done now. Looks only at models whose chances the event may have changed."""
@@ -51,23 +59,23 @@ class Decisions:
             self._wind_down()
         else:
             self._advance_swaps()
-            for up in self._to_decide():
-                self._decide(up)
+            self._decide_all()
             for up in books.touched.values():
                 self._stop_if_idle(up)
                 books.arm(up)
         books.touched.clear()
-        books.everyone = False
 
     def _leave(self, up: Upstream) -> None:
         """See off who waited too long, and the upstream itself if it was told to go and may."""
-        self._books.expire(up)
-        self._books.settle(up)
+        for request in self._books.overdue(up):
+            self._books.commands.append(refusals.queue_timeout(request, up, self.reasons.place_in_s(up)))
         if up.state in (State.STARTING, State.READY):
             if up.dismissed:
                 self._stop(up, StopCause.UNLOAD)
             elif up.retiring and up.in_flight == 0:
                 self._stop(up, StopCause.RELOAD)
+        self._place_choosy(up)
+        self._books.settle(up)
 
     def verdict(self, up: Upstream) -> Verdict:
         """Judge the chances of those who want a model: llama-swap's rules, in their order."""
@@ -82,10 +90,10 @@ class Decisions:
         if up.state is State.READY:
             # Whom it would evict but nobody can stop is no reason to leave a ready upstream unused.
             if not movable(evict):
-                return Verdict.WAIT if self.policy.must_yield(up) else Verdict.SERVE
+                return Verdict.SERVE if self.policy.yields_to(up) is None else Verdict.WAIT
         elif any(other.stuck for other in evict):
             return Verdict.STUCK
-        free = self._is_free(up, evict) and not self.policy.must_yield(up) and not self._is_held(up, evict)
+        free = self._is_free(up, evict) and self.policy.yields_to(up) is None and not self._is_held(up, evict)
         return Verdict.SWAP if free else Verdict.WAIT
 
     def serves_now(self, up: Upstream) -> bool:
@@ -105,12 +113,25 @@ class Decisions:
         held = [(other, until_s) for other, until_s in ends if until_s is not None]
         for other, until_s in held:
             self._books.arm_at(other, until_s)
+            self.reasons.note_hold(other, up, until_s)
         return bool(held)
 
-    def _to_decide(self) -> list[Upstream]:
-        """Name, in order, those for whom something can be done; doing it for one can only lessen others' chances."""
+    def _decide_all(self) -> None:
+        """Do for each what can be done, in the order of their turns.
+
+        Doing it for one can only lessen the chances of others, unless somebody was due and is not any more: then again.
+        """
         books = self._books
-        candidates = books.wanted if books.everyone else books.touched
+        again = True
+        while again:
+            candidates = books.wanted if books.everyone else books.touched
+            books.everyone = False
+            for up in self._able(candidates):
+                self._decide(up)
+            again = books.everyone
+
+    def _able(self, candidates: Mapping[ModelId, Upstream]) -> list[Upstream]:
+        """Name, in the order of their turns, those for whom something can be done."""
         able = [up for up in candidates.values() if up.wanted and self.verdict(up) is not Verdict.WAIT]
         if len(able) > 1:
             able.sort(key=self.policy.turn)
@@ -123,7 +144,10 @@ class Decisions:
             case Verdict.SERVE:
                 self._dispatch(up)
             case Verdict.SWAP:
-                self._begin_swap(up)
+                self._place_choosy(up)  # it may be up, and others in its way
+                books.settle(up)
+                if up.wanted:
+                    self._begin_swap(up)
             case Verdict.BACKOFF:
                 books.send_away(up, lambda request: refusals.backoff(request, up, books.now_s))
             case Verdict.STUCK:
@@ -133,12 +157,46 @@ class Decisions:
     def _dispatch(self, up: Upstream) -> None:
         books = self._books
         while up.line and up.in_flight < up.model.concurrency_limit:
-            request = books.pop(up)
-            books.leases[request] = up, up.generation
-            up.in_flight += 1
-            up.idle_since_s = None
-            books.commands.append(Dispatch(request, up.id, up.generation))
+            self._serve(*books.pop(up), up)
         books.settle(up)
+
+    def _serve(self, request: RequestId, waiter: Waiter, up: Upstream) -> None:
+        """Have a request served by an upstream that is ready."""
+        books = self._books
+        books.leases[request] = Served(up, up.generation, books.now_s)
+        up.in_flight += 1
+        up.idle_since_s = None
+        swap_s = up.since_s - max(waiter.arrived_s, up.swap_since_s) if waiter.arrived_s < up.since_s else None
+        books.commands.append(Dispatch(request, up.id, up.generation, swap_s))
+
+    def _place_choosy(self, up: Upstream) -> None:
+        """See to those in line who shall not cause a swap, if nothing else will serve them.
+
+        They go to a substitute that is up and has a place for them, at once, so that nobody can have it evicted first.
+        Otherwise who may not swap is refused, and who would rather not waits like the others.
+        """
+        if not up.line.choosy or self._is_coming(up) or self.verdict(up) is Verdict.SERVE:
+            return
+        books = self._books
+        for request, swap_class in tuple(up.line.choosy.items()):
+            substitute = next((other for other in self._substitutes(up) if self.serves_now(other)), None)
+            if substitute is not None:
+                self._serve(request, books.take_out(request), substitute)
+                books.touch(substitute)
+            elif swap_class is SwapClass.NEVER_SWAP:
+                books.take_out(request)
+                books.commands.append(refusals.would_swap(request, up, self.reasons.ready_in_s(up)))
+            else:
+                del up.line.choosy[request]
+
+    def _is_coming(self, up: Upstream) -> bool:
+        """Whether it is being started, for others: who joins them causes nothing."""
+        swap = self._books.swaps.get(up.id)
+        return swap is not None and swap.begun
+
+    def _substitutes(self, up: Upstream) -> Iterable[Upstream]:
+        known = self._books.upstreams
+        return (known[model] for model in up.model.substitutes if model in known)
 
     def _begin_swap(self, up: Upstream) -> None:
         """Stop whom the rules say, all at once; start when all are gone."""
@@ -146,9 +204,14 @@ class Decisions:
         ids = tuple(other.id for other in evict)
         ready = [other for other in evict if other.state is State.READY]
         swap = Swap(up.id, ids, pending=set(ids), evicted=tuple(other.id for other in ready))
+        self.reasons.note_swap(up, ready)
         self._books.add_swap(swap)
+        up.swap_since_s = self._books.now_s
         for other in ready:
             self._stop(other, StopCause.EVICT, evicted_for=up.id)
+        for other in ready:
+            self._place_choosy(other)
+            self._books.settle(other)
         if not swap.pending:
             self._start(up, swap)
 
@@ -178,8 +241,10 @@ class Decisions:
         assert up.wanted, f"{up.id} was to start for nobody"
         up.begin(books.next_generation(), books.now_s)
         swap.begun = True
-        cause = StartCause.REQUEST if up.line else StartCause.LOAD
-        books.commands.append(Start(up.id, up.generation, cause, swap.evicted))
+        first = up.line.first
+        cause = StartCause.LOAD if first is None else StartCause.REQUEST
+        caller = "" if first is None else first.caller
+        books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller))
 
     def _stop(self, up: Upstream, cause: StopCause, *, evicted_for: ModelId | None = None, force: bool = False) -> None:
         if cause in (StopCause.EVICT, StopCause.TTL):
@@ -187,6 +252,8 @@ class Decisions:
         if up.state is not State.STOPPING:
             up.enter(State.STOPPING, self._books.now_s)
             self._books.end_swap(up)
+            if cause in _RULES:
+                self.reasons.note_stop(up, _RULES[cause])
         up.forced = up.forced or force
         self._books.commands.append(Stop(up.id, up.generation, cause, evicted_for, force))
 

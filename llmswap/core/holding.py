@@ -24,11 +24,13 @@ class Rhythm:
             model was no longer resident.
         load_s: What a start takes; None until one succeeded.
         stop_s: What a stop takes; None until one succeeded.
+        service_s: What an answer takes; None until one ended.
     """
 
     gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
     load_s: float | None = None
     stop_s: float | None = None
+    service_s: float | None = None
     _idle_since_s: float | None = None
 
     def fell_idle(self, now_s: float) -> None:
@@ -48,6 +50,10 @@ class Rhythm:
     def stopped(self, took_s: float) -> None:
         """Note a completed stop."""
         self.stop_s = _smooth(self.stop_s, took_s)
+
+    def served(self, took_s: float) -> None:
+        """Note the end of an answer."""
+        self.service_s = _smooth(self.service_s, took_s)
 
     @property
     def reload_s(self) -> float:

@@ -12,14 +12,14 @@ from llmswap.core.upstreams import Upstream
 class Policy(Protocol):
     """A way of working off the queue."""
 
-    def is_full(self, up: Upstream) -> bool:
-        """Whether a model takes no further request, waiting or served."""
+    def limit_reached(self, up: Upstream) -> str | None:
+        """Say which limit keeps a model from taking another request, waiting or served; None if none does."""
 
     def turn(self, up: Upstream) -> tuple[int, ...]:
         """Give a wanted model's place among those that are wanted; the smallest goes first."""
 
-    def must_yield(self, up: Upstream) -> bool:
-        """Whether a model may neither serve nor be started now, because somebody who is due needs its place."""
+    def yields_to(self, up: Upstream) -> Upstream | None:
+        """Name who is due and needs the place of a model, so that this may neither serve nor be started now."""
 
     def held_until_s(self, resident: Upstream, target: Upstream) -> float | None:
         """Say until when an idle resident may not be evicted for the target; None if it may at once."""
@@ -28,17 +28,19 @@ class Policy(Protocol):
 class Fifo:
     """llama-swap's rules: by priority, then by age; a ready model always serves; nobody idle is spared."""
 
-    def is_full(self, up: Upstream) -> bool:
+    def limit_reached(self, up: Upstream) -> str | None:
         """Count those who wait, too."""
-        return len(up.line) + (up.in_flight if up.admits else 0) >= up.model.concurrency_limit
+        limit = up.model.concurrency_limit
+        inside = len(up.line) + (up.in_flight if up.admits else 0)
+        return f"concurrency limit is {limit}" if inside >= limit else None
 
     def turn(self, up: Upstream) -> tuple[int, ...]:
         """Priority before age."""
         return (-up.priority, up.oldest_turn)
 
-    def must_yield(self, up: Upstream) -> bool:  # noqa: ARG002
-        """Never."""
-        return False
+    def yields_to(self, up: Upstream) -> Upstream | None:  # noqa: ARG002
+        """Nobody."""
+        return None
 
     def held_until_s(self, resident: Upstream, target: Upstream) -> float | None:  # noqa: ARG002
         """Hold nobody."""
@@ -55,24 +57,25 @@ class Fair:
     def __init__(self, books: Books) -> None:
         self._books = books
 
-    def is_full(self, up: Upstream) -> bool:
+    def limit_reached(self, up: Upstream) -> str | None:
         """Count only those who wait; `concurrency_limit` bounds those who are served."""
-        return len(up.line) >= up.model.queue_limit
+        limit = up.model.queue_limit
+        return f"queue limit is {limit}" if len(up.line) >= limit else None
 
     def turn(self, up: Upstream) -> tuple[int, ...]:
         """Due before not due, the oldest first; the others by priority, then by age."""
         return (0, 0, up.oldest_turn) if up.is_due(self._books.now_s) else (1, -up.priority, up.oldest_turn)
 
-    def must_yield(self, up: Upstream) -> bool:
-        """Whether somebody with an earlier turn is due and could not live beside it."""
+    def yields_to(self, up: Upstream) -> Upstream | None:
+        """Name who is due, has an earlier turn, and could not live beside it."""
         books = self._books
         for other in books.wanted.values():
             if other is up or not other.is_due(books.now_s) or other.stuck:
                 continue
             earlier = not up.wanted or self.turn(other) < self.turn(up)
             if earlier and up in books.evictions_with(other, up):
-                return True
-        return False
+                return other
+        return None
 
     def held_until_s(self, resident: Upstream, target: Upstream) -> float | None:
         """Hold an idle resident for its callers, unless the target is due or of higher priority."""

@@ -2,9 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple, Protocol
 
-from llmswap.core.events import RequestId
+from llmswap.core.events import RequestId, SwapClass
 
 
 class Waiter(NamedTuple):
@@ -16,32 +17,46 @@ class Waiter(NamedTuple):
 
     arrived_s: float
     turn: int
+    caller: str = ""
 
 
 class Line:
     """Those who wait for one model, first come first served.
 
     Leaving from the middle costs as little as from the front, so no event's cost grows with the number waiting.
+
+    Attributes:
+        choosy: Those in it who shall not cause a swap, or only if nobody else is up, in the order of the line.
     """
 
     def __init__(self) -> None:
         self._waiters: OrderedDict[RequestId, Waiter] = OrderedDict()
+        self.choosy: dict[RequestId, SwapClass] = {}
 
     def __len__(self) -> int:
         return len(self._waiters)
 
-    def join(self, request: RequestId, waiter: Waiter) -> None:
+    def join(self, request: RequestId, waiter: Waiter, swap_class: SwapClass = SwapClass.MAY_SWAP) -> None:
         """Stand at the end."""
         assert request not in self._waiters, f"request {request} waits twice"
         self._waiters[request] = waiter
+        if swap_class is not SwapClass.MAY_SWAP:
+            self.choosy[request] = swap_class
 
-    def leave(self, request: RequestId) -> None:
+    def leave(self, request: RequestId) -> Waiter:
         """Step out of the line, wherever one stands."""
-        del self._waiters[request]
+        self.choosy.pop(request, None)
+        return self._waiters.pop(request)
 
-    def pop(self) -> RequestId:
+    def pop(self) -> tuple[RequestId, Waiter]:
         """Take the first one out."""
-        return self._waiters.popitem(last=False)[0]
+        request, waiter = self._waiters.popitem(last=False)
+        self.choosy.pop(request, None)
+        return request, waiter
+
+    def head(self, count: int) -> list[tuple[RequestId, Waiter]]:
+        """Show the first few."""
+        return list(islice(self._waiters.items(), count))
 
     @property
     def first(self) -> Waiter | None:

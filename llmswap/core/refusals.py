@@ -9,21 +9,22 @@ SOON_S = 1.0  # the reason may be over at any moment
 LATER_S = 5.0  # the reason has lasted a while
 
 
-def over_limit(request: RequestId, up: Upstream) -> Reject:
-    """Refuse because the model's limit is used up."""
-    detail = f"too many requests for {up.id}: its concurrency limit is {up.model.concurrency_limit}"
-    return Reject(request, RejectReason.OVER_LIMIT, detail, SOON_S)
+def over_limit(request: RequestId, up: Upstream, limit: str, place_in_s: float | None) -> Reject:
+    """Refuse because the model takes no more; `limit` says in words which one is used up."""
+    detail = f"too many requests for {up.id}: its {limit}"
+    return Reject(request, RejectReason.OVER_LIMIT, detail, SOON_S if place_in_s is None else place_in_s)
 
 
-def queue_full(request: RequestId, queue_max: int) -> Reject:
+def queue_full(request: RequestId, queue_max: int, place_in_s: float | None) -> Reject:
     """Refuse because too many wait already."""
-    return Reject(request, RejectReason.QUEUE_FULL, f"the queue is full: {queue_max} requests are waiting", SOON_S)
+    detail = f"the queue is full: {queue_max} requests are waiting"
+    return Reject(request, RejectReason.QUEUE_FULL, detail, SOON_S if place_in_s is None else place_in_s)
 
 
-def queue_timeout(request: RequestId, up: Upstream) -> Reject:
+def queue_timeout(request: RequestId, up: Upstream, place_in_s: float | None) -> Reject:
     """Refuse because the wait was too long."""
     detail = f"{up.id} did not become available within {up.model.queue_timeout_s:g} s"
-    return Reject(request, RejectReason.QUEUE_TIMEOUT, detail, LATER_S)
+    return Reject(request, RejectReason.QUEUE_TIMEOUT, detail, LATER_S if place_in_s is None else place_in_s)
 
 
 def draining(request: RequestId, retry_after_s: float) -> Reject:
@@ -49,6 +50,13 @@ def stuck(request: RequestId, up: Upstream, culprit: Upstream) -> Reject:
     what = "it" if culprit is up else culprit.id
     detail = f"{up.id} cannot be started: {what} cannot be stopped: {culprit.failure}"
     return Reject(request, RejectReason.STUCK, detail)
+
+
+def would_swap(request: RequestId, up: Upstream, ready_in_s: float | None) -> Reject:
+    """Refuse because only a swap could serve it, and it may not cause one."""
+    substitutes = "; no substitute is ready" if up.model.substitutes else ""
+    detail = f"{up.id} is not up and this request may not cause a swap{substitutes}"
+    return Reject(request, RejectReason.WOULD_SWAP, detail, LATER_S if ready_in_s is None else ready_in_s)
 
 
 def unloaded(request: RequestId, up: Upstream) -> Reject:

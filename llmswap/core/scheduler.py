@@ -12,6 +12,7 @@ from llmswap.core import refusals
 from llmswap.core.books import Books
 from llmswap.core.commands import Command
 from llmswap.core.decisions import Decisions
+from llmswap.core.explanation import Decision, Wait
 from llmswap.core.fleet import Fleet
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
@@ -75,6 +76,14 @@ class Scheduler:
         """
         return self._books.queue_position(request)
 
+    def waits(self, requests_each: int) -> tuple[Wait, ...]:
+        """Say for every model that is waited for why, and show up to so many of those who wait."""
+        return self._decisions.reasons.waits(requests_each)
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Give the last decisions, the oldest first."""
+        return tuple(self._decisions.reasons.log)
+
     # Demand
 
     def _arrived(self, event: ev.RequestArrived) -> None:
@@ -86,12 +95,13 @@ class Scheduler:
             books.commands.append(refusals.draining(request, books.drain_left_s()))
         elif up is None or up.removed:
             books.commands.append(refusals.model_removed(request, event.model))
-        elif self._decisions.policy.is_full(up):
-            books.commands.append(refusals.over_limit(request, up))
+        elif (limit := self._decisions.policy.limit_reached(up)) is not None:
+            books.commands.append(refusals.over_limit(request, up, limit, self._decisions.reasons.place_in_s(up)))
         elif len(books.waiting) >= books.fleet.queue_max and not self._decisions.serves_now(up):
-            books.commands.append(refusals.queue_full(request, books.fleet.queue_max))
+            place_in_s = self._decisions.reasons.place_in_s(up)
+            books.commands.append(refusals.queue_full(request, books.fleet.queue_max, place_in_s))
         else:
-            books.join(request, up)
+            books.join(request, up, event.caller, event.swap_class)
 
     def _cancelled(self, event: ev.RequestCancelled) -> None:
         # A request that is being served or was refused is past cancelling: its lease, or nothing, ends it.
@@ -133,7 +143,8 @@ class Scheduler:
 
     def _finished(self, event: ev.RequestFinished) -> None:
         books = self._books
-        up, generation = books.leases.pop(event.request)
+        up, generation, since_s = books.leases.pop(event.request)
+        up.rhythm.served(books.now_s - since_s)
         if generation != up.generation or not up.holding:
             return  # of a life that is over; its count went with it
         up.in_flight -= 1
@@ -176,6 +187,7 @@ class Scheduler:
         assert up.state is State.READY, f"{up.id} exited while {up.state}: that is StartFailed"
         up.enter(State.STOPPING, books.now_s)
         up.failure = event.reason
+        books.touch(up)
         books.end_swap(up)
         books.moved()
 

@@ -29,6 +29,8 @@ class Upstream:
         dismissed: An operator ordered it to stop, busy or not.
         removed: The fleet no longer has the model; the books close when the upstream is gone.
         forced: A stop without grace was ordered.
+        swap_since_s: When the last swap to it was decided.
+        held_for: Who last wanted its place while it was kept, and the idle spell that was in.
         rhythm: What its callers did and what its starts and stops took, kept over its lives.
         alarm_s: When the scheduler will look at it again by itself, at the latest.
     """
@@ -50,6 +52,8 @@ class Upstream:
     removed: bool = False
     forced: bool = False
     alarm_s: float | None = None
+    swap_since_s: float = -inf
+    held_for: tuple[ModelId, float | None] | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
 
     @property

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llmswap.core.commands import Dispatch, Reject
-from llmswap.core.events import Generation, RequestArrived, RequestCancelled, RequestFinished, RequestId
+from llmswap.core.events import Generation, RequestArrived, RequestCancelled, RequestFinished, RequestId, SwapClass
 from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
 from llmswap.runtime.loop import RunLoop
@@ -32,7 +32,9 @@ class Lease:
 
     Attributes:
         base_url: Where the upstream listens, without a trailing slash.
+        model: Who serves: the model that was asked for, or one of its substitutes.
         waited_s: From arrival to dispatch.
+        swap_s: How long of that a swap to the model was under way; None if it was up when the request came.
     """
 
     request: RequestId
@@ -40,6 +42,7 @@ class Lease:
     generation: Generation
     base_url: str
     waited_s: float
+    swap_s: float | None = None
 
 
 class Ticket:
@@ -106,11 +109,11 @@ class Gate:
         return len(self._tickets)
 
     @contextmanager
-    def enter(self, model: ModelId) -> Iterator[Ticket]:
-        """Bring a request for a model to the scheduler, for as long as the block lasts."""
+    def enter(self, model: ModelId, caller: str = "", swap_class: SwapClass = SwapClass.MAY_SWAP) -> Iterator[Ticket]:
+        """Bring a caller's request for a model to the scheduler, for as long as the block lasts."""
         ticket = Ticket(RequestId(next(self._numbers)), model)
         self._tickets[ticket.request] = ticket
-        self._loop.post(RequestArrived(ticket.request, model))
+        self._loop.post(RequestArrived(ticket.request, model, caller, swap_class))
         try:
             yield ticket
         finally:
@@ -132,7 +135,7 @@ class Gate:
         ticket = self._tickets[command.request]
         url = self._base_url(command.model, command.generation)
         waited_s = time.monotonic() - ticket.arrived_s
-        ticket.settle(Lease(command.request, command.model, command.generation, url, waited_s))
+        ticket.settle(Lease(command.request, command.model, command.generation, url, waited_s, command.swap_s))
 
     def _reject(self, command: Reject) -> None:
         self._tickets[command.request].settle(command)

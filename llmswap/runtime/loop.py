@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from llmswap.core.commands import Command
 from llmswap.core.events import DeadlineReached, Event, RequestId
+from llmswap.core.explanation import Decision, Wait
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.step import Observer, Step
 
@@ -35,6 +36,12 @@ class Decider(Protocol):
 
     def queue_position(self, request: RequestId) -> int | None:
         """Give the 1-based place of a waiting request over the whole queue."""
+
+    def waits(self, requests_each: int) -> tuple[Wait, ...]:
+        """Say for every model that is waited for why, and show up to so many of those who wait."""
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Give the last decisions, the oldest first."""
 
 
 class RunLoop:
@@ -131,6 +138,14 @@ class RunLoop:
     def queue_position(self, request: RequestId) -> int | None:
         """Give the 1-based place of a waiting request over the whole queue; None if it does not wait."""
         return self._scheduler.queue_position(request)
+
+    def waits(self, requests_each: int) -> tuple[Wait, ...]:
+        """Say for every model that is waited for why, and show up to so many of those who wait."""
+        return self._scheduler.waits(requests_each)
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """Give the last decisions, the oldest first."""
+        return self._scheduler.decisions()
 
     async def wait_for(self, predicate: Callable[[Snapshot], bool], timeout_s: float) -> bool:
         """Wait until the predicate holds after some step.

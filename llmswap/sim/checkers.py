@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from llmswap.core import events as ev
 from llmswap.core.commands import Command, Dispatch, Reject, RejectReason, Start, StartCause, Stop, StopCause
+from llmswap.core.explanation import Wait, Why
 from llmswap.core.fleet import Fleet, ModelId, Scheduling
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
@@ -116,13 +117,21 @@ class Checkers:
     def _check_dispatch(self, command: Dispatch) -> None:
         request = command.request
         demand(self._fold.fates.get(request) is Fate.WAITING, "I2", f"dispatch of {request}, which does not wait")
-        demand(self._fold.asked_for[request] == command.model, "I2", f"{request} asked for another model")
         life = self._fold.lives[command.model]
+        asked_for = self._fold.asked_for[request]
+        if command.model == asked_for:
+            demand(next(iter(life.waiting)) == request, "I8", f"{request} overtook another for {command.model}")
+        else:
+            demand(self._may_replace(command.model, request), "I2", f"{request} asked for {asked_for}")
         demand(life.state is State.READY, "I5", f"dispatch to {command.model}, which is {life.state}")
         demand(life.generation == command.generation, "I5", f"dispatch to an old life of {command.model}")
         demand(not life.retiring, "I5", f"dispatch to {command.model}, which retires")
-        demand(next(iter(life.waiting)) == request, "I8", f"{request} overtook another request for {command.model}")
         demand(len(life.serving) < life.model.concurrency_limit, "I1", f"{command.model} serves more than its limit")
+
+    def _may_replace(self, model: ModelId, request: ev.RequestId) -> bool:
+        """Whether a model may serve a request that asked for another one."""
+        asked_for = self._fold.lives[self._fold.asked_for[request]].model
+        return model in asked_for.substitutes and self._fold.swap_classes[request] is not ev.SwapClass.MAY_SWAP
 
     def _check_reject(self, step: Step, command: Reject) -> None:
         request = command.request
@@ -147,6 +156,7 @@ class Checkers:
             RejectReason.BACKOFF: life.state is State.FAILED,
             RejectReason.STUCK: any(other.stuck for other in self._fold.lives.values()),
             RejectReason.UNLOADED: isinstance(step.event, ev.UnloadRequested),
+            RejectReason.WOULD_SWAP: self._never_swaps(command.request) and life.state is not State.STARTING,
         }[reason]
 
     def _check_start(self, command: Start, truth: Truth) -> None:
@@ -154,7 +164,8 @@ class Checkers:
         demand(model not in truth, "I6", f"{model} is started while it runs")
         demand(command.generation > life.generation, "I12", f"{model} is started with a used generation")
         demand(self._fold.drain_by_s is None, "I9", f"{model} is started during shutdown")
-        wanted = life.waiting if command.cause is StartCause.REQUEST else life.load
+        causes = [request for request in life.waiting if not self._never_swaps(request)]
+        wanted = causes if command.cause is StartCause.REQUEST else life.load
         demand(wanted, "I9", f"{model} is started for nobody")
         for victim, generation in self._evicted.pop(model, []):
             demand(truth.get(victim) != generation, "I16", f"{model} is started before {victim} is gone")
@@ -219,7 +230,13 @@ class Checkers:
                 oldest_s + life.model.queue_timeout_s > now_s, "I7", f"a request for {model} waits beyond its timeout"
             )
             demand(not life.stuck, "I10", f"requests wait for {model}, which is stuck")
+            up = life.state in (State.STARTING, State.READY)
+            idle = not up and any(map(self._never_swaps, life.waiting))
+            demand(not idle, "I10", f"a request that causes no swap waits for {model}, which is {life.state}")
             demand(operating or self._is_blocked(model, life), "I10", f"requests wait for {model}, but for nothing")
+
+    def _never_swaps(self, request: ev.RequestId) -> bool:
+        return self._fold.swap_classes[request] is ev.SwapClass.NEVER_SWAP
 
     def _is_full(self, life: Life) -> bool:
         """Whether the request that is being refused was one too many."""
@@ -254,6 +271,29 @@ class Checkers:
             demand(not told, "I17", f"{model} did not change but is stopped by the reload")
             same = self._before.upstreams[model].generation == after.upstreams[model].generation
             demand(same or model in restarted, "I17", f"{model} changed its generation by itself")
+
+
+def check_reasons(waits: Iterable[Wait], after: Snapshot) -> None:
+    """Check that what the scheduler says of those who wait is so, and that nobody waits without a reason."""
+    for wait in waits:
+        view, obstacle = after.upstreams[wait.model], wait.obstacle
+        whom = [after.upstreams[model] for model in obstacle.whom]
+        swaps = {swap.target: swap.waiting_for for swap in after.swaps}
+        true = {
+            Why.STARTING: view.model in swaps and not swaps[view.model],
+            Why.STOPPING: view.state is State.STOPPING
+            or swaps.get(view.model) == obstacle.whom
+            or all(other.state is State.STOPPING for other in whom),
+            Why.BUSY: bool(whom) and all(other.in_flight for other in whom),
+            Why.HELD: bool(whom) and all(other.idle_since_s is not None for other in whom),
+            Why.LIMIT: view.state is State.READY and view.in_flight > 0,
+            Why.YIELDING: bool(whom) and all(other.waiting for other in whom),
+            Why.SWAP: bool(whom) and all(other.model in swaps for other in whom),
+            Why.LATER: False,
+            Why.BACKOFF: False,
+            Why.STUCK: False,
+        }
+        demand(true[obstacle.why], "I10", f"requests wait for {wait.model}, and the reason given is {obstacle}")
 
 
 def _unchanged(fold: Fold, before: Snapshot, after: Snapshot) -> Iterable[ModelId]:

@@ -68,6 +68,8 @@ class Fold:
         self.lives = {model.id: Life(model) for model in fleet.models.values()}
         self.fates: dict[ev.RequestId, Fate] = {}
         self.asked_for: dict[ev.RequestId, ModelId] = {}
+        self.swap_classes: dict[ev.RequestId, ev.SwapClass] = {}
+        self.served_by: dict[ev.RequestId, ModelId] = {}
         self.drain_by_s: float | None = None
 
     def alive(self, event: ev.Event) -> Life | None:
@@ -85,6 +87,7 @@ class Fold:
             case ev.RequestArrived(request, model):
                 self.fates[request] = Fate.WAITING
                 self.asked_for[request] = model
+                self.swap_classes[request] = event.swap_class
                 if model in self.lives:
                     self.lives[model].waiting[request] = now_s
             case ev.RequestCancelled(request):
@@ -92,7 +95,7 @@ class Fold:
                     self._end_wait(request, Fate.CANCELLED)
             case ev.RequestFinished(request):
                 self.fates[request] = Fate.FINISHED
-                if life := self.lives.get(self.asked_for[request]):
+                if life := self.lives.get(self.served_by[request]):
                     life.serving.discard(request)
             case ev.DrainRequested(deadline_s):
                 self.drain_by_s = deadline_s if self.drain_by_s is None else min(self.drain_by_s, deadline_s)
@@ -133,6 +136,7 @@ class Fold:
         match command:
             case Dispatch(request, model):
                 self._end_wait(request, Fate.SERVING)
+                self.served_by[request] = model
                 self.lives[model].serving.add(request)
             case Reject(request):
                 self._end_wait(request, Fate.REFUSED)

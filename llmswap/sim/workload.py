@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from random import Random
 
-from llmswap.core.events import DrainRequested, Event, FleetReloaded, LoadRequested, UnloadRequested
+from llmswap.core.events import DrainRequested, Event, FleetReloaded, LoadRequested, SwapClass, UnloadRequested
 from llmswap.core.fleet import Fleet, Group, MatrixRules, Model, ModelId, Router, Scheduling
 from llmswap.sim.engine import tick
 
 GHOST = ModelId("ghost")  # a model that no fleet has
+_SWAP_CLASSES = (*[SwapClass.MAY_SWAP] * 6, SwapClass.PREFER_WARM, SwapClass.NEVER_SWAP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Arrival:
     model: ModelId
     patience_s: float
     service_s: float
+    swap_class: SwapClass
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ def draw_plan(rng: Random, *, impatient: float, reload_race: float, start_s: flo
             model=GHOST if rng.random() < reload_race / 4 else rng.choice(models),
             patience_s=tick(rng.choice((0.0, 0.5, 5.0, 50.0)) * rng.random()) if rng.random() < impatient else 1e6,
             service_s=tick(rng.choice((0.0, 0.2, 2.0, 20.0)) * rng.random()),
+            swap_class=rng.choice(_SWAP_CLASSES),
         )
         for at_s in _times(rng, rng.choice((5, 20, 40, 80)), horizon_s)
     ]
@@ -110,6 +113,7 @@ def _draw_model(rng: Random, model: ModelId) -> Model:
         idle_ttl_s=rng.choice((None, 0.5, 5.0, 60.0)),
         priority=rng.choice((0, 0, 0, 1, 5)),
         queue_timeout_s=rng.choice((0.5, 10.0, 600.0, 600.0)),
+        substitutes=tuple(ModelId(f"m{rng.randint(0, 7)}") for _ in range(rng.choice((0, 1, 2)))),
     )
     return replace(drawn, fingerprint=f"{rng.getrandbits(16):x}")
 

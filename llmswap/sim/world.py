@@ -12,10 +12,11 @@ from typing import Protocol
 
 from llmswap.core import events as ev
 from llmswap.core.commands import Command, Dispatch, Reject, Start, Stop
+from llmswap.core.explanation import Wait
 from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.step import Step
-from llmswap.sim.checkers import Checkers
+from llmswap.sim.checkers import Checkers, check_reasons
 from llmswap.sim.engine import Engine, tick
 from llmswap.sim.faults import Faults
 from llmswap.sim.report import Report
@@ -33,6 +34,9 @@ class Decider(Protocol):
 
     def snapshot(self) -> Snapshot:
         """Give a frozen picture."""
+
+    def waits(self, requests_each: int) -> tuple[Wait, ...]:
+        """Say for every model that is waited for why."""
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +99,9 @@ class World:
         step = self.steps[-1] = Step(now_s, event, tuple(self._scheduler.handle(now_s, event)))
         self.report.note(step)
         truth = {model: process.generation for model, process in self._processes.items()}
-        self._checkers.check(step, self._scheduler.snapshot(), truth, due_s)
+        after = self._scheduler.snapshot()
+        self._checkers.check(step, after, truth, due_s)
+        check_reasons(self._scheduler.waits(0), after)
         for command in step.commands:
             self._perform(command)
         self._arm()
@@ -127,7 +133,7 @@ class World:
     def _come(self, request: ev.RequestId, arrival: Arrival) -> None:
         self._clients[request] = arrival
         self._engine.after(arrival.patience_s, partial(self._give_up, request))
-        self._post(ev.RequestArrived(request, arrival.model))
+        self._post(ev.RequestArrived(request, arrival.model, swap_class=arrival.swap_class))
 
     def _come_again(self, process: Process) -> None:
         """Let clients whose answers broke off try once more, right into the sweep of the crashed upstream."""

@@ -137,8 +137,8 @@ class OrdersByName(Fair):
 class NobodyYields(Fair):
     """Admission stays open for whoever is in the way of the due."""
 
-    def must_yield(self, up):
-        return False
+    def yields_to(self, up):
+        return None
 
 
 @pytest.mark.parametrize("mutant", [HoldsTheDue, PriorityBeatsTheBound, OrdersByName, NobodyYields])

@@ -32,7 +32,7 @@ class LeaksACount(Scheduler):
     """Forgets to count down when a request ends while its upstream is being stopped."""
 
     def _finished(self, event):
-        up, generation = self._books.leases[event.request]
+        up, generation, _ = self._books.leases[event.request]
         if up.state is State.STOPPING and up.generation == generation:
             del self._books.leases[event.request]
         else:
