@@ -62,7 +62,7 @@ class Completions:
     def _chunk(self, piece: dict[str, Any], finish: str | None = None, *, timings: bool = False) -> Event:
         choice = {"index": 0, **piece, "logprobs": None, "finish_reason": finish}
         payload: dict[str, Any] = {**self.base, "object": self.chunk_object, "choices": [choice]}
-        if self.continuous and self.persona == "vllm":
+        if self.continuous and self.persona in ("vllm", "sglang"):
             self.style.attach(payload, self.style.chat(self.run))
         elif self.include_usage and self.persona == "generic":
             payload["usage"] = None

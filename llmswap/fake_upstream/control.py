@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 from aiohttp import WSMsgType, web
 
+from llmswap.fake_upstream.gpus import machine_of
 from llmswap.fake_upstream.serve import before_answer
+from llmswap.fake_upstream.sglang import RELEASER
 from llmswap.fake_upstream.state import CALL, FAKE, Fake, json_response
 from llmswap.fake_upstream.vllm import SLEEPER
 
@@ -24,6 +26,7 @@ def add_routes(app: web.Application) -> None:
     add("DELETE", "/_fake/fail", clear_faults)
     add("GET", "/_fake/journal", show_journal)
     add("DELETE", "/_fake/journal", clear_journal)
+    add("GET", "/_fake/gpus", show_gpus)
     add("GET", "/_fake/bytes", many_bytes)
     add("GET", "/ws", websocket)
 
@@ -32,7 +35,6 @@ async def show_state(request: web.Request) -> web.Response:
     """Give everything there is to know, as JSON."""
     fake = request.app[FAKE]
     engine = fake.engine
-    sleeper = request.app.get(SLEEPER)
     ledger = [asdict(entry) for entry in engine.ledger.entries()] if engine.ledger else None
     return json_response(
         {
@@ -45,9 +47,9 @@ async def show_state(request: web.Request) -> web.Response:
             "running": engine.running,
             "waiting": len(engine.waiting),
             "parked": engine.parked,
-            "sleep_level": sleeper.level if sleeper else None,
-            "asleep_tags": sorted(sleeper.asleep) if sleeper else [],
+            **_sleep_state(request.app),
             "garbage": engine.garbage or engine.weights_lost,
+            "gpus": fake.options.gpus,
             "gpu_gib": engine.held_gib,
             "host_gib": engine.host_gib,
             "ledger": ledger,
@@ -59,6 +61,16 @@ async def show_state(request: web.Request) -> web.Response:
             },
         }
     )
+
+
+def _sleep_state(app: web.Application) -> dict[str, object]:
+    sleeper = app.get(SLEEPER)
+    dozer = sleeper or app.get(RELEASER)
+    return {
+        "paused": dozer is not None and dozer.paused,
+        "sleep_level": sleeper.level if sleeper else None,
+        "asleep_tags": sorted(dozer.asleep) if dozer else [],
+    }
 
 
 def _config(fake: Fake) -> web.Response:
@@ -109,13 +121,21 @@ async def clear_faults(request: web.Request) -> web.Response:
     return _faults(request.app[FAKE])
 
 
+async def show_gpus(request: web.Request) -> web.Response:
+    """Give the whole ledger in bytes, by GPU and process; 404 without one."""
+    ledger = request.app[FAKE].engine.ledger
+    if ledger is None:
+        return json_response({"error": "it was started without --gpu-ledger"}, 404)
+    return json_response(asdict(machine_of(ledger.book())))
+
+
 async def show_journal(request: web.Request) -> web.Response:
-    """Give the calls received, oldest first."""
+    """Give the calls received and the operations gone through, oldest first."""
     return json_response(request.app[FAKE].journal.show())
 
 
 async def clear_journal(request: web.Request) -> web.Response:
-    """Forget the calls."""
+    """Forget them."""
     request.app[FAKE].journal.clear()
     return await show_journal(request)
 

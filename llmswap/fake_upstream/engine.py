@@ -1,13 +1,20 @@
-"""The simulated engine: its life (booting, ready, sleeping, dead), its slots, its clock. It knows no HTTP."""
+"""The simulated engine: its life (booting, ready, sleeping, dead), its slots, its clock. It knows no HTTP.
+
+How it falls asleep and wakes differs by persona: `sleeping.py`, `releasing.py`, `idling.py`.
+"""
 
 import asyncio
+import os
+import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
+from typing import NoReturn
 
 from llmswap.fake_upstream.faults import Faults
+from llmswap.fake_upstream.journal import Journal, Operation
 from llmswap.fake_upstream.knobs import Knobs
 from llmswap.fake_upstream.ledger import Ledger, OutOfMemory
 from llmswap.fake_upstream.metrics import Metrics
@@ -21,8 +28,16 @@ class Phase(StrEnum):
 
     BOOTING = "booting"
     READY = "ready"
+    PAUSED = "paused"
+    FALLING_ASLEEP = "falling_asleep"
     SLEEPING = "sleeping"
+    WAKING = "waking"
     DEAD = "dead"
+
+    @property
+    def well(self) -> bool:
+        """Whether health checks succeed: also asleep, as with the engines."""
+        return self not in (Phase.BOOTING, Phase.DEAD)
 
 
 class BootFailed(Exception):
@@ -45,22 +60,27 @@ class Engine:
         garbage: Answers are nonsense.
         weights_lost: They are nonsense until the weights are reloaded.
         cold_wake: The next first token is the first after a wake, and slow.
-        gate: Set while new requests may pass.
+        gate: Set while new requests may pass; the others are parked.
+        turned_away: Why new requests are refused with 503 at the gate instead; empty if they are not.
+        trap: What the next request dies of, and the process with it; empty if it does not.
         scheduling: Set while tokens may flow.
         idle: Set while nothing runs or queues.
-        held_gib: GPU memory held now, with or without a ledger.
+        held_gib: Memory held now on each GPU, with or without a ledger.
         doomed: The process dies at the next request.
         aborts: Counts how often everything in flight was told to end.
     """
 
-    def __init__(self, options: Options, knobs: Knobs, faults: Faults, ledger: Ledger | None) -> None:
-        self.options, self.knobs, self.faults, self.ledger = options, knobs, faults, ledger
+    def __init__(self, options: Options, knobs: Knobs, faults: Faults, ledger: Ledger | None, journal: Journal) -> None:
+        self.options, self.knobs, self.faults = options, knobs, faults
+        self.ledger, self.journal = ledger, journal
         self.phase = Phase.BOOTING
         self.boot_phase = ""
         self.garbage = False
         self.weights_lost = False
         self.cold_wake = False
         self.gate = asyncio.Event()
+        self.turned_away = ""
+        self.trap = ""
         self.scheduling = asyncio.Event()
         self.idle = asyncio.Event()
         self.idle.set()
@@ -73,18 +93,53 @@ class Engine:
         self.doomed = False
         self.metrics = Metrics()
         self.cache = PrefixCache()
-        self._born = time.monotonic()
         self._pauses: set[asyncio.Future[None]] = set()
 
     def age_s(self) -> float:
         """Give real seconds since start."""
-        return time.monotonic() - self._born
+        return time.monotonic() - self.journal.born_s
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait, for a place or for a wake."""
+        return len(self.waiting) + self.parked
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is at work or in the engine's queue."""
+        return bool(self.running or self.waiting)
 
     async def spend(self, seconds: float) -> None:
         """Let simulated time pass."""
         await asyncio.sleep(seconds * self.knobs.time_scale)
 
+    @contextmanager
+    def operation(self, kind: str, detail: str = "") -> Iterator[Operation]:
+        """Journal an operation from here to the end of the block, however that ends."""
+        noted = self.journal.begin(
+            Operation(kind, detail, self.age_s(), self.running, self.queued, self.held_gib)
+        )  # fmt: skip
+        try:
+            yield noted
+            noted.result = "ok"
+        except BaseException as error:
+            noted.result = str(error) or type(error).__name__
+            raise
+        finally:
+            noted.ended_s, noted.gpu_after_gib = self.age_s(), self.held_gib
+
     async def boot(self) -> None:
+        """Go through the boot phases, and be ready.
+
+        Raises:
+            BootFailed: A fault says so, or the GPU has no room.
+        """
+        with self.operation("boot"):
+            await self.load()
+            self.rise()
+        say("Application startup complete.")
+
+    async def load(self) -> None:
         """Go through the boot phases.
 
         Raises:
@@ -108,29 +163,66 @@ class Engine:
             self.boot_phase = "never_ready"
             await asyncio.Event().wait()
         self.boot_phase = ""
+
+    def rise(self) -> None:
+        """Be ready: let requests pass and tokens flow."""
         self.phase = Phase.READY
+        self.turned_away = ""
         self.scheduling.set()
         self.gate.set()
-        say("Application startup complete.")
 
     def _claim_gpu(self) -> None:
         wanted = self.knobs.gpu_ready_gib
         if self.faults.fires("start_oom"):
-            raise BootFailed(str(OutOfMemory(0.5, wanted, self.options.gpu_total_gib)))
+            raise BootFailed(str(OutOfMemory(self.options.gpus[0], 0.5, wanted, self.options.gpu_total_gib)))
         try:
             self.hold_gpu(wanted)
         except OutOfMemory as error:
             raise BootFailed(str(error)) from error
 
-    def hold_gpu(self, gib: float) -> None:
-        """Hold this much of the GPU from now on.
+    def hold_gpu(self, gib: float, host_gib: float = 0.0) -> None:
+        """Hold this much of each GPU from now on, and so much pinned host memory.
 
         Raises:
             OutOfMemory: There is not so much.
         """
         if self.ledger is not None:
-            self.ledger.hold(gib)
-        self.held_gib = gib
+            stuck = self.faults.fires("memory_stuck") if gib < self.held_gib else None
+            lag_s = stuck.number() * self.knobs.time_scale if stuck else None
+            self.ledger.hold(gib, host_gib=host_gib, lag_s=lag_s)
+        self.held_gib, self.host_gib = gib, host_gib
+
+    async def quiet(self, mode: str, noted: Operation) -> None:
+        """Let no new request pass, and deal with those in flight.
+
+        Args:
+            mode: abort ends them, wait lets them finish, any other freezes them.
+            noted: The operation that this is part of.
+        """
+        began_s = self.age_s()
+        self.gate.clear()
+        if mode == "wait":
+            await self.idle.wait()
+        self.scheduling.clear()
+        if mode == "abort":
+            self.abort_all()
+            await self.idle.wait()
+        noted.quiet_s = self.age_s() - began_s
+
+    def collapse(self, reason: str) -> None:
+        """Let the engine die while its HTTP server lives on: its memory is free, requests get 500."""
+        say("ERROR: EngineCore died: %s", reason)
+        self.phase = Phase.DEAD
+        self.hold_gpu(0.0)
+        self.abort_all()
+        self.scheduling.set()
+        self.gate.set()
+
+    def die(self, reason: str) -> NoReturn:
+        """Kill the whole process, at once."""
+        say("ERROR: Scheduler hit an exception: Traceback (most recent call last):\n%s", reason)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise SystemExit(137)  # not reached
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
@@ -174,15 +266,20 @@ class Engine:
             self.idle.set()
 
     async def _pass_gate(self) -> None:
+        while not self.gate.is_set():
+            if self.turned_away:
+                raise Refused(503, self.turned_away)
+            if self.options.asleep_requests == "503":
+                raise Refused(503, "the engine is asleep")
+            if self.options.asleep_requests == "crash":
+                self.collapse("CUDA error: an illegal memory access was encountered")
+            await self._park()
         if self.phase is Phase.DEAD:
             raise Refused(500, "EngineCore encountered an issue. See stack trace (above) for the root cause.")
-        if self.gate.is_set():
-            return
-        if self.options.asleep_requests == "503":
-            raise Refused(503, "the engine is asleep")
-        if self.options.asleep_requests == "crash":
-            self.phase = Phase.DEAD
-            raise Refused(500, "CUDA error: an illegal memory access was encountered")
+        if self.trap:
+            self.die(self.trap)
+
+    async def _park(self) -> None:
         self.parked += 1
         try:
             await self.gate.wait()

@@ -43,16 +43,27 @@ FAULTS: Mapping[str, tuple[str, str]] = {
     "crlf": ("", "lines end in CR LF"),
     "gzip": ("", "the body is gzip-encoded, asked for or not"),
     # sleeping and waking
-    "sleep_hang": ("", "/sleep never answers"),
-    "sleep_500": ("", "/sleep answers 500"),
-    "sleep_200_die": ("", "/sleep answers 200, then the process exits"),
+    "sleep_hang": ("", "sleep never answers"),
+    "sleep_500": ("", "sleep answers 500"),
+    "sleep_200_die": ("", "sleep answers 200, then the process exits"),
+    "sleep_200_awake": ("", "sleep answers 200, but nothing falls asleep"),
     "sleep_partial_free": ("", "half of what sleep should free stays held"),
-    "wake_hang": ("", "/wake_up never answers"),
-    "wake_500": ("", "/wake_up answers 500"),
-    "wake_oom": ("", "/wake_up answers 500, out of memory"),
-    "wake_200_still_asleep": ("", "/wake_up answers 200, but nothing wakes"),
+    "sleep_step_500": ("", "resetting or flushing a cache answers 500 (a later step of a sleep or wake)"),
+    "die_asleep": ("[seconds]", "the process exits with 1 this long after it fell asleep (default 0)"),
+    "engine_dead_asleep": ("[seconds]", "the engine dies this long after it fell asleep, its HTTP server lives on"),
+    "release_busy_assert": ("", "sglang: releasing memory kills it, as if it were busy"),
+    "wake_hang": ("", "wake never answers"),
+    "wake_500": ("", "wake answers 500"),
+    "wake_oom": ("", "wake answers 500, out of memory"),
+    "wake_leak": ("", "as wake_oom, and half of what it wanted stays held"),
+    "wake_200_still_asleep": ("", "wake answers 200, but nothing wakes"),
     "wake_garbage": ("", "answers are nonsense after the wake"),
     "wake_then_die": ("", "the process dies at the first request after the wake"),
+    "reload_hang": ("", "reloading the weights never answers"),
+    "reload_500": ("", "reloading the weights answers 500"),
+    "state_query": ("[500|404|hang|shape|lie]", "asking whether it sleeps fails, has no known shape, or gets a lie"),
+    # memory
+    "memory_stuck": ("seconds", "given-back GPU memory stays counted this long, at sleep or exit"),
     # stopping
     "ignore_sigterm": ("", "SIGTERM does nothing"),
     "slow_stop": ("seconds", "this long from SIGTERM to exit"),
@@ -138,6 +149,10 @@ class Faults:
     def clear(self) -> None:
         """Disarm all."""
         self.armed.clear()
+
+    def has(self, name: str) -> bool:
+        """Say whether a fault of this name is armed. This is no occasion for it."""
+        return any(fault.name == name for fault in self.armed)
 
     def fires(self, name: str) -> Armed | None:
         """Note an occasion for a fault of this name, and give the fault if it fires now."""

@@ -4,7 +4,6 @@ import asyncio
 
 from aiohttp import web
 
-from llmswap.fake_upstream.engine import Phase
 from llmswap.fake_upstream.errors import error_response
 from llmswap.fake_upstream.state import FAKE, json_response
 
@@ -14,7 +13,7 @@ async def health(request: web.Request) -> web.Response:
     fake = request.app[FAKE]
     if fake.faults.fires("health_hang"):
         await asyncio.Event().wait()
-    well = fake.engine.phase in (Phase.READY, Phase.SLEEPING)
+    well = fake.engine.phase.well
     if fake.faults.fires("health_503"):
         well = False
     if fake.options.persona == "vllm":

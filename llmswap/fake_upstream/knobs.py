@@ -29,7 +29,8 @@ class Knobs:
     sleep_l2_s: float = _knob("--sleep-l2", "seconds to fall asleep, level 2")
     wake_l2_s: float = _knob("--wake-l2", "seconds to reload the weights after level 2")
     first_sleep_extra_s: float = _knob("--first-sleep-extra", "extra seconds of the first level-1 sleep")
-    gpu_ready_gib: float = _knob("--gpu-ready", "GPU memory held while serving, GiB")
+    gpu_ready_gib: float = _knob("--gpu-ready", "GPU memory held while serving, GiB on each GPU")
+    gpu_weights_gib: float = _knob("--gpu-weights", "of it the weights, GiB")
     gpu_l1_gib: float = _knob("--gpu-l1", "GPU memory held asleep at level 1, GiB")
     gpu_l2_gib: float = _knob("--gpu-l2", "GPU memory held asleep at level 2, GiB")
     host_l1_gib: float = _knob("--host-l1", "host memory pinned at level 1, GiB (only reported)")
@@ -63,6 +64,7 @@ class Knobs:
             wake_l2_s=profile.wake_s[1],
             first_sleep_extra_s=profile.weights_gib / 2,
             gpu_ready_gib=profile.ready_gib,
+            gpu_weights_gib=profile.weights_gib,
             gpu_l1_gib=profile.residue_gib,
             gpu_l2_gib=profile.residue_gib,
             host_l1_gib=1.4 * profile.weights_gib,

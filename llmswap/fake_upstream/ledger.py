@@ -1,44 +1,27 @@
-"""One GPU's memory, shared by several fakes through a file. Every change happens under a lock on `PATH.lock`.
+"""The memory of a machine's GPUs, shared by several fakes through a file: who holds how much, and who is refused.
 
-Memory that is given back stays counted for the release lag, as drivers do it. What a process held that died without
-giving it back is reclaimed by whoever looks next.
+Memory that is given back stays counted for the release lag, as drivers do it, and so does what a process held that died
+without giving it back. The file is `book.py`'s; `gpus.py` reads it as a monitoring library would.
 """
 
-import fcntl
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from llmswap.fake_upstream.book import Book, Entry, Page, Refusal, opened
 
 
 class OutOfMemory(Exception):
-    """The GPU has less free memory than wanted."""
+    """A GPU has less free memory than wanted."""
 
-    def __init__(self, free_gib: float, wanted_gib: float, total_gib: float) -> None:
+    def __init__(self, gpu: int, free_gib: float, wanted_gib: float, total_gib: float) -> None:
         super().__init__(
-            f"Free memory on device cuda:0 ({free_gib:.2f}/{total_gib:.2f} GiB) on startup is less than desired GPU "
-            f"memory ({wanted_gib:.2f} GiB). CUDA out of memory."
+            f"Free memory on device cuda:{gpu} ({free_gib:.2f}/{total_gib:.2f} GiB) on startup is less than desired "
+            f"GPU memory ({wanted_gib:.2f} GiB). CUDA out of memory."
         )
         self.free_gib = free_gib
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Memory of one process.
-
-    Attributes:
-        born: Start time of the process in clock ticks after boot; tells a reused pid from the one meant.
-        until_s: Monotonic time when given-back memory is free; None while it is held.
-    """
-
-    pid: int
-    born: int
-    name: str
-    gib: float
-    until_s: float | None = None
 
 
 def birth(pid: int) -> int:
@@ -53,10 +36,14 @@ def birth(pid: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Whose memory it is: ours, or a grandchild's if that is to outlive us."""
+    """Whose memory it is.
+
+    Attributes:
+        pids: GPU -> the process that holds memory there: ours, a worker's, or a grandchild's that is to outlive us.
+    """
 
     name: str = ""
-    pid: int = field(default_factory=os.getpid)
+    pids: Mapping[int, int] = field(default_factory=lambda: {0: os.getpid()})
 
 
 class Ledger:
@@ -64,6 +51,7 @@ class Ledger:
 
     Args:
         path: The shared file; made if missing.
+        total_gib: The size of each GPU.
         lag_s: Real seconds that given-back memory stays counted.
     """
 
@@ -71,63 +59,67 @@ class Ledger:
     birth_of: Callable[[int], int] = staticmethod(birth)
 
     def __init__(self, path: Path, total_gib: float, lag_s: float, holder: Holder) -> None:
-        self.path, self.total_gib, self.lag_s = path, total_gib, lag_s
-        self.name, self.pid = holder.name, holder.pid
+        self.path, self.total_gib, self.lag_s, self.holder = path, total_gib, lag_s, holder
 
-    def hold(self, gib: float) -> None:
-        """Hold exactly this much from now on; what was held beyond it lingers for the lag.
+    def hold(self, gib: float, *, host_gib: float = 0.0, lag_s: float | None = None) -> None:
+        """Hold exactly this much of each GPU from now on; what was held beyond it lingers.
+
+        Args:
+            gib: Of each GPU of the holder.
+            host_gib: Host memory to report beside it, once.
+            lag_s: How long it lingers, if not as long as usual.
 
         Raises:
-            OutOfMemory: There is less free than the growth. Nothing is changed.
+            OutOfMemory: There is less free than the growth. Nothing is changed, but the refusal is noted.
         """
-        with self._locked() as entries:
-            mine = [e for e in entries if e.pid == self.pid and e.until_s is None]
-            held = sum(e.gib for e in mine)
-            free = self.total_gib - sum(e.gib for e in entries)
-            if gib - held > free + 1e-9:
-                raise OutOfMemory(free + held, gib, self.total_gib)
-            for entry in mine:
-                entries.remove(entry)
-            born = self.birth_of(self.pid)
-            if gib > 0:
-                entries.append(Entry(self.pid, born, self.name, gib))
-            if held > gib and self.lag_s > 0:
-                entries.append(Entry(self.pid, born, self.name, held - gib, self.clock() + self.lag_s))
+        with opened(self.path, self._settle) as book:
+            shortage = self._shortage(book, gib)
+            if shortage is None:
+                for gpu, pid in self.holder.pids.items():
+                    self._linger(book, gpu, pid, gib, self.lag_s if lag_s is None else lag_s)
+                    if gib > 0 or host_gib > 0:
+                        mine = Entry(pid, self.birth_of(pid), self.holder.name, gib, gpu=gpu, lag_s=self.lag_s)
+                        book.entries.append(replace(mine, host_gib=host_gib))
+                        host_gib = 0.0
+        if shortage is not None:
+            raise shortage
+
+    def _shortage(self, book: Book, gib: float) -> OutOfMemory | None:
+        for gpu, pid in self.holder.pids.items():
+            book.gpus.setdefault(gpu, Page(self.total_gib)).total_gib = self.total_gib
+            held = sum(entry.gib for entry in book.on(gpu) if entry.pid == pid and entry.until_s is None)
+            free = self.total_gib - book.used_gib(gpu) + held
+            if gib > held and gib > free + 1e-9:
+                book.refuse(Refusal(self.clock(), gpu, pid, self.holder.name, gib, free))
+                return OutOfMemory(gpu, free, gib, self.total_gib)
+        return None
+
+    def _linger(self, book: Book, gpu: int, pid: int, gib: float, lag_s: float) -> None:
+        """Take out what is held; what of it is beyond `gib` lingers."""
+        mine = [entry for entry in book.on(gpu) if entry.pid == pid and entry.until_s is None]
+        surplus = sum(entry.gib for entry in mine) - gib
+        for entry in mine:
+            book.entries.remove(entry)
+        if surplus > 0 and lag_s > 0:
+            until_s = self.clock() + lag_s
+            book.entries.append(Entry(pid, self.birth_of(pid), self.holder.name, surplus, until_s, gpu))
 
     def release(self) -> None:
         """Give everything back."""
         self.hold(0.0)
 
+    def book(self) -> Book:
+        """Show everything in the file, as of now."""
+        with opened(self.path, self._settle) as book:
+            return book
+
     def entries(self) -> list[Entry]:
         """Show what is held and what lingers, by all processes."""
-        with self._locked() as entries:
-            return list(entries)
+        return self.book().entries
 
     def used_gib(self) -> float:
-        """Sum what is held and what lingers."""
-        return sum(entry.gib for entry in self.entries())
+        """Sum what is held and what lingers on this holder's first GPU."""
+        return self.book().used_gib(next(iter(self.holder.pids)))
 
-    @contextmanager
-    def _locked(self) -> Iterator[list[Entry]]:
-        """Lock, read, drop what is over; write back on a clean exit.
-
-        A new file replaces the old one at once, so that a process killed here leaves one of the two, whole.
-        """
-        with self.path.with_name(self.path.name + ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            entries = [entry for entry in self._read() if self._counts(entry)]
-            yield entries
-            draft = self.path.with_name(self.path.name + ".new")
-            draft.write_text(json.dumps([asdict(entry) for entry in entries]))
-            draft.replace(self.path)
-
-    def _read(self) -> list[Entry]:
-        try:
-            return [Entry(**row) for row in json.loads(self.path.read_text())]
-        except FileNotFoundError:
-            return []
-
-    def _counts(self, entry: Entry) -> bool:
-        if entry.until_s is not None:
-            return self.clock() < entry.until_s
-        return self.birth_of(entry.pid) == entry.born != 0
+    def _settle(self, book: Book) -> None:
+        book.settle(self.clock(), self.birth_of)

@@ -1,32 +1,57 @@
-"""llama-server's own routes: props, slots, native completion and infill, tokenizer."""
+"""llama-server's own routes: props, slots, native completion and infill, tokenizer; and its idle sleep.
+
+Its router mode has further routes, in `llamacpp_router.py`.
+"""
+
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from aiohttp import web
 
 from llmswap.fake_upstream.chat import Infill
 from llmswap.fake_upstream.dialect import text_of
-from llmswap.fake_upstream.engine import Refused
+from llmswap.fake_upstream.engine import Phase, Refused
 from llmswap.fake_upstream.health import health
+from llmswap.fake_upstream.idling import Idler
 from llmswap.fake_upstream.openai import models
 from llmswap.fake_upstream.serve import text_api
 from llmswap.fake_upstream.state import FAKE, json_response, read_json
 from llmswap.fake_upstream.tokens import token_id, tokenize
+
+EXEMPT = frozenset({"/health", "/v1/health", "/props", "/models", "/v1/models", "/metrics"})
+IDLER: web.AppKey[Idler] = web.AppKey("idler", Idler)
 
 
 def add_routes(app: web.Application) -> None:
     """Add them."""
     add = app.router.add_route
     add("GET", "/v1/health", health)
-    add("GET", "/models", models)
     add("GET", "/props", props)
     add("GET", "/slots", slots)
     add("POST", "/infill", text_api(Infill))
     add("POST", "/completion", text_api(Infill))
     add("POST", "/tokenize", tokens)
+    fake = app[FAKE]
+    if not fake.options.router:
+        add("GET", "/models", models)
+        idler = app[IDLER] = Idler(fake.engine)
+        fake.attend = lambda request: _awake(idler, request)
+        app.on_cleanup.append(_stop_idling)
+
+
+def _awake(idler: Idler, request: web.Request) -> AbstractAsyncContextManager[None]:
+    """Wake it for every call but those that do without the model."""
+    loading = idler.engine.phase is Phase.BOOTING
+    return nullcontext() if loading or request.path in EXEMPT else idler.task()
+
+
+async def _stop_idling(app: web.Application) -> None:
+    app[IDLER].close()
 
 
 async def props(request: web.Request) -> web.Response:
     """Give the server's properties."""
     fake = request.app[FAKE]
+    idler = request.app.get(IDLER)
     return json_response(
         {
             "default_generation_settings": {"n_ctx": fake.options.context_tokens},
@@ -34,7 +59,7 @@ async def props(request: web.Request) -> web.Response:
             "model_alias": fake.options.models[0],
             "model_path": f"/models/{fake.options.models[0]}.gguf",
             "chat_template": "{{ messages }}",
-            "is_sleeping": False,
+            "is_sleeping": idler is not None and idler.asleep,
         }
     )
 

@@ -9,6 +9,7 @@ TTFT_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75
 ITL_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 LATENCY_BUCKETS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 SLEEP_BUCKETS = (0.01, 0.1, 1, 10, 30, 60, 120, 300, 600)
+SLEEP_OPERATIONS = ("sleep", "release_kv_cache_memory", "wake")
 TOKEN_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
 
 
@@ -46,7 +47,7 @@ class Metrics:
     prompt_sizes: Histogram = field(default_factory=lambda: Histogram(TOKEN_BUCKETS))
     output_sizes: Histogram = field(default_factory=lambda: Histogram(TOKEN_BUCKETS))
     sleeps: dict[str, Histogram] = field(
-        default_factory=lambda: {operation: Histogram(SLEEP_BUCKETS) for operation in ("sleep", "wake")}
+        default_factory=lambda: {operation: Histogram(SLEEP_BUCKETS) for operation in SLEEP_OPERATIONS}
     )
 
     def count_tokens(self, finish: str, prompt: int, cached: int, output: int) -> None:

@@ -16,7 +16,7 @@ from llmswap.fake_upstream.sse import EventStream
 from llmswap.fake_upstream.state import CALL, FAKE, json_response, read_json
 from llmswap.fake_upstream.tokens import answer, tokenize
 
-OWNERS = {"generic": "fake", "llamacpp": "llamacpp", "vllm": "vllm"}
+OWNERS = {"generic": "fake", "llamacpp": "llamacpp", "sglang": "sglang", "vllm": "vllm"}
 DIMENSIONS = 16
 SAMPLE_RATE = 8000
 BYTES_PER_AUDIO_TOKEN = 1000

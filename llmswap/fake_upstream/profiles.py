@@ -1,7 +1,7 @@
 """How long things take and how much memory they hold, by model. Figures only; what they mean is in `knobs.py`.
 
 Source: upstreams.md 7.4. Totals are published measurements where 2.9 has a row; the split into phases and the whole
-`gguf-8b-q4` row are estimates. Multi-GPU rows give what one GPU holds. `tiny` is ours: instant and weightless.
+`gguf-8b-q4` row are estimates. Sizes are those of one of its `gpus`. `tiny` is ours: instant and weightless.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,7 @@ class Profile:
     ttft_ms: float = 0.0
     itl_ms: float = 0.0
     sigterm_delay_s: float = 1.0
+    gpus: int = 1
 
 
 def _boot(*seconds: float) -> dict[str, float]:
@@ -45,11 +46,16 @@ PROFILES: Mapping[str, Profile] = {
     "4b": Profile(_boot(14, 6, 20, 11, 7), (0.41, 0.45), (0.82, 2.6), 7.7, 20, 1.2, 55, 8),
     "8b": Profile(_boot(14, 10, 20, 11, 7), (0.8, 0.31), (2.2, 6.5), 15.3, 40, 1.3, 100, 12),
     "30b-a3b": Profile(_boot(14, 16, 8, 6, 4), (2.8, 0.4), (2.9, 17), 57, 72, 2.0, 110, 9),
-    "70b-fp8-tp2": Profile(_boot(16, 30, 24, 12, 8), (3.5, 0.5), (3.7, 20), 33, 60, 3.5, 220, 24),
-    "235b-fp8-tp4": Profile(_boot(18, 50, 14, 11, 7), (5.9, 0.6), (5.5, 60), 55, 72, 5.0, 300, 28),
+    "70b-fp8-tp2": Profile(_boot(16, 30, 24, 12, 8), (3.5, 0.5), (3.7, 20), 33, 60, 3.5, 220, 24, gpus=2),
+    "235b-fp8-tp4": Profile(_boot(18, 50, 14, 11, 7), (5.9, 0.6), (5.5, 60), 55, 72, 5.0, 300, 28, gpus=4),
     "gguf-8b-q4": Profile(
         _boot(0.3, 3.4, 0, 0.3, 0), weights_gib=4.9, ready_gib=6.5, ttft_ms=120, itl_ms=14, sigterm_delay_s=0.5
     ),
 }
 
-DEFAULT_PROFILE: Mapping[str, str] = {"generic": "tiny", "llamacpp": "gguf-8b-q4", "vllm": "8b"}
+DEFAULT_PROFILE: Mapping[str, str] = {
+    "generic": "tiny",
+    "llamacpp": "gguf-8b-q4",
+    "sglang": "8b",
+    "vllm": "8b",
+}

@@ -58,7 +58,7 @@ def _count(metrics: Metrics, run: Run) -> None:
 
 
 def served_model(fake: Fake, body: dict[str, Any]) -> str:
-    """Find the model a request names. Only vLLM insists on a name it serves.
+    """Find the model a request names. vLLM and a router insist on a name they serve.
 
     Raises:
         Refused: It serves no such model.
@@ -66,7 +66,7 @@ def served_model(fake: Fake, body: dict[str, Any]) -> str:
     name = body.get("model")
     if name is None:
         return fake.options.models[0]
-    if fake.options.persona == "vllm" and name not in fake.options.models:
+    if (fake.options.persona == "vllm" or fake.options.router) and name not in fake.options.models:
         raise Refused(404, f"The model `{name}` does not exist.")
     return str(name)
 
@@ -79,10 +79,12 @@ async def before_answer(request: web.Request) -> web.StreamResponse | None:
     """
     fake = request.app[FAKE]
     faults, engine = fake.faults, fake.engine
+    hand_over(request)
     if engine.doomed:
         os._exit(1)
     if slow := faults.fires("slow_headers"):
         await engine.spend(slow.number())
+        hand_over(request)
     if faults.fires("reset") or (request[CALL].reused and faults.fires("reset_reused")):
         cut(request)
     lies = faults.fires("health_lies")
@@ -101,6 +103,12 @@ async def before_answer(request: web.Request) -> web.StreamResponse | None:
     return None
 
 
+def hand_over(request: web.Request) -> None:
+    """Journal that this call is work for the engine."""
+    fake = request.app[FAKE]
+    fake.journal.hand(request[CALL], str(fake.engine.phase))
+
+
 def cut(request: web.Request) -> None:
     """Reset the connection.
 
@@ -116,7 +124,12 @@ def _usage_style(fake: Fake) -> UsageStyle:
     spoil = next((word for word, name in (("no", "no_usage"), ("null", "null_usage"), ("zero", "usage_zero"))
                   if fake.faults.fires(name)), "")  # fmt: skip
     llamacpp = fake.options.persona == "llamacpp"
-    return UsageStyle(spoil=spoil, cached=llamacpp or fake.options.report_cached, timings=llamacpp)
+    return UsageStyle(
+        spoil=spoil,
+        cached=llamacpp or fake.options.report_cached,
+        timings=llamacpp,
+        flat_reasoning=fake.options.persona == "sglang",
+    )
 
 
 async def _whole(request: web.Request, run: Run, shape: Dialect) -> web.StreamResponse:

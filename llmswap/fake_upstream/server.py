@@ -4,12 +4,13 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from aiohttp import web
 
-from llmswap.fake_upstream import control, grandchild, llamacpp, openai, vllm
+from llmswap.fake_upstream import control, grandchild, llamacpp, llamacpp_router, openai, sglang, vllm
 from llmswap.fake_upstream.anthropic import Messages, count_tokens
 from llmswap.fake_upstream.chat import Chat, Completions
 from llmswap.fake_upstream.engine import BootFailed, Engine, Phase, Refused
@@ -33,12 +34,32 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def build(options: Options, knobs: Knobs, faults: Faults, ledger: Ledger | None) -> web.Application:
     """Build the application. Nothing runs yet."""
     app = web.Application(middlewares=[_journalled], client_max_size=BODY_MAX)
-    app[FAKE] = Fake(options, knobs, faults, Engine(options, knobs, faults, ledger), Journal())
+    journal = Journal(time.monotonic())
+    app[FAKE] = Fake(options, knobs, faults, Engine(options, knobs, faults, ledger, journal), journal)
+    _add_routes(app, options)
     add = app.router.add_route
-    add("GET", "/health", health)
-    add("*", "/ping", health)
+    control.add_routes(app)
+    add("*", "/{tail:.*}", control.echo if options.persona == "generic" else _not_found)
+    app.on_response_prepare.append(_echo_request_id)
+    return app
+
+
+def _add_routes(app: web.Application, options: Options) -> None:
+    """Add the persona's routes, its own before those that all share."""
+    add = app.router.add_route
+    if options.persona == "vllm":
+        vllm.add_routes(app)
+    elif options.persona == "sglang":
+        sglang.add_routes(app)
+    elif options.persona == "llamacpp":
+        llamacpp.add_routes(app)
+    if options.router:
+        llamacpp_router.add_routes(app)
+    if options.persona != "sglang":
+        add("GET", "/health", health)
+        add("*", "/ping", health)
     add("GET", "/metrics", metrics)
-    add("GET", "/v1/models", openai.models)
+    add("GET", "/v1/models", llamacpp_router.models if options.router else openai.models)
     add("POST", "/v1/chat/completions", text_api(Chat))
     add("POST", "/v1/completions", text_api(Completions))
     add("POST", "/v1/responses", text_api(Responses))
@@ -49,18 +70,10 @@ def build(options: Options, knobs: Knobs, faults: Faults, ledger: Ledger | None)
         add("POST", path, openai.rerank)
     add("POST", "/v1/audio/transcriptions", openai.transcriptions)
     add("POST", "/v1/audio/speech", openai.speech)
-    control.add_routes(app)
-    if options.persona == "vllm":
-        vllm.add_routes(app)
-    elif options.persona == "llamacpp":
-        llamacpp.add_routes(app)
-    add("*", "/{tail:.*}", control.echo if options.persona == "generic" else _not_found)
-    app.on_response_prepare.append(_echo_request_id)
-    return app
 
 
 async def _not_found(request: web.Request) -> web.StreamResponse:
-    raise Refused(404, "Not Found" if request.app[FAKE].options.persona == "vllm" else "File Not Found")
+    raise Refused(404, "File Not Found" if request.app[FAKE].options.persona == "llamacpp" else "Not Found")
 
 
 async def _echo_request_id(request: web.Request, response: web.StreamResponse) -> None:
@@ -84,10 +97,11 @@ async def _journalled(request: web.Request, handler: Handler) -> web.StreamRespo
     call = request[CALL] = fake.journal.note(_call(request, fake.engine))
     persona = fake.options.persona
     try:
-        if fake.engine.phase is Phase.BOOTING and request.path not in ("/health", "/v1/health"):
+        if _is_loading(fake) and request.path not in ("/health", "/v1/health"):
             response: web.StreamResponse = error_response(persona, request.path, 503, "Loading model")
         else:
-            response = await handler(request)
+            async with fake.attend(request) if fake.attend else nullcontext():
+                response = await handler(request)
     except Refused as refused:
         response = error_response(persona, request.path, refused.status, str(refused))
     except Cut:
@@ -103,6 +117,11 @@ async def _journalled(request: web.Request, handler: Handler) -> web.StreamRespo
     return response
 
 
+def _is_loading(fake: Fake) -> bool:
+    """Whether a server that listens before it can serve says so. SGLang's takes requests while it warms up."""
+    return fake.engine.phase is Phase.BOOTING and fake.options.persona != "sglang"
+
+
 def _call(request: web.Request, engine: Engine) -> Call:
     peer = request.transport.get_extra_info("peername") if request.transport else None
     return Call(
@@ -113,17 +132,20 @@ def _call(request: web.Request, engine: Engine) -> Call:
         peer=peer[1] if peer else 0,
         phase=str(engine.phase),
         running=engine.running,
+        waiting=engine.queued,
     )
 
 
 async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
     """Run one life of the server and give its exit code."""
     orphan = faults.fires("orphan_grandchild")
-    holder = grandchild.spawn(orphan.word("plain")) if orphan else os.getpid()
+    workers = grandchild.Workers(len(options.gpus) if options.workers else 0)
+    holders = workers.pids or [grandchild.spawn(orphan.word("plain")) if orphan else os.getpid()] * len(options.gpus)
     ledger = None
     if options.ledger is not None:
         lag_s = options.gpu_release_lag_s * knobs.time_scale
-        ledger = Ledger(options.ledger, options.gpu_total_gib, lag_s, Holder(options.models[0], holder))
+        holder = Holder(options.models[0], dict(zip(options.gpus, holders, strict=True)))
+        ledger = Ledger(options.ledger, options.gpu_total_gib, lag_s, holder)
     app = build(options, knobs, faults, ledger)
     fake, stop = app[FAKE], asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -139,6 +161,9 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
             return life.result()
         slow = faults.fires("slow_stop")
         say("Shutting down")
+        fake.closing = True
+        if options.persona == "sglang":
+            await fake.engine.idle.wait()  # it drains; the others cut what is in flight
         for site in tuple(runner.sites):
             await site.stop()
         await fake.engine.spend(slow.number() if slow else knobs.sigterm_delay_s)
@@ -148,8 +173,9 @@ async def serve(options: Options, knobs: Knobs, faults: Faults) -> int:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        if ledger is not None and not orphan:
-            ledger.release()
+        if not orphan or workers.pids:
+            fake.engine.hold_gpu(0.0)
+        workers.end()
         await runner.cleanup()
 
 
@@ -174,21 +200,34 @@ async def _live(fake: Fake, runner: web.AppRunner) -> int:
         say("ERROR: cannot listen on %s:%d: %s", options.host, options.port, error)
         return 1
     site = web.SockSite(runner, listener, backlog=1024)
-    late = options.persona == "vllm"
+    late = options.persona in ("vllm", "sglang")
     if not late:
         await _listen(site, listener)
     crash = fake.faults.fires("crash_after")
     try:
         async with asyncio.timeout(crash.number() * fake.knobs.time_scale if crash else None):
-            await fake.engine.boot()
-            if late:
-                await _listen(site, listener)
+            await _boot(fake, site, listener, late=late)
             await asyncio.Event().wait()
     except BootFailed as error:
         say("ERROR: EngineCore failed to start.\nTraceback (most recent call last):\nRuntimeError: %s", error)
     except TimeoutError:
         say("ERROR: simulated crash\nTraceback (most recent call last):\nRuntimeError: crash_after")
     return 1
+
+
+async def _boot(fake: Fake, site: web.SockSite, listener: socket.socket, *, late: bool) -> None:
+    """Boot; vLLM listens after it, SGLang before a warm-up at the end."""
+    if fake.options.persona == "sglang":
+        with fake.engine.operation("boot"):
+            await fake.engine.load()
+            await _listen(site, listener)
+            await fake.engine.spend(fake.knobs.prefill_ms(1) / 1000)
+            fake.engine.rise()
+        say("The server is fired up and ready to roll!")
+        return
+    await fake.engine.boot()
+    if late:
+        await _listen(site, listener)
 
 
 async def _listen(site: web.SockSite, listener: socket.socket) -> None:

@@ -1,6 +1,8 @@
 """The parts of one fake, as handlers reach them."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +19,20 @@ BODY_MAX = 64 * 1024 * 1024
 
 @dataclass
 class Fake:
-    """Everything behind the HTTP surface."""
+    """Everything behind the HTTP surface.
+
+    Attributes:
+        attend: What surrounds a call, if anything: it is awake, or its model loaded, for as long.
+        closing: SIGTERM has come and it drains.
+    """
 
     options: Options
     knobs: Knobs
     faults: Faults
     engine: Engine
     journal: Journal
+    attend: Callable[[web.Request], AbstractAsyncContextManager[None]] | None = None
+    closing: bool = False
 
 
 FAKE: web.AppKey[Fake] = web.AppKey("fake", Fake)

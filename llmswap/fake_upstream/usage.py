@@ -14,11 +14,13 @@ class UsageStyle:
         spoil: no, null or zero, by a fault; empty for none.
         cached: Whether cached prompt tokens are reported.
         timings: llama.cpp's `timings` beside usage.
+        flat_reasoning: SGLang's `reasoning_tokens` at the top of usage.
     """
 
     spoil: str = ""
     cached: bool = False
     timings: bool = False
+    flat_reasoning: bool = False
 
     def chat(self, run: Run) -> dict[str, Any]:
         """Usage of chat and legacy completions."""
@@ -31,6 +33,8 @@ class UsageStyle:
             usage["prompt_tokens_details"] = {"cached_tokens": run.cached_tokens}
         if run.reasoning:
             usage["completion_tokens_details"] = {"reasoning_tokens": run.reasoned}
+        if self.flat_reasoning:
+            usage["reasoning_tokens"] = run.reasoned
         return self._spoiled(usage)
 
     def responses(self, run: Run) -> dict[str, Any]:

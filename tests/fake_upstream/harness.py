@@ -79,9 +79,11 @@ async def served(*flags, boot=True) -> AsyncIterator[Served]:
     if boot:
         await app[FAKE].engine.boot()
     host, port = runner.addresses[0][:2]
-    async with aiohttp.ClientSession(f"http://{host}:{port}", timeout=aiohttp.ClientTimeout(total=10)) as http:
-        yield Served(app[FAKE], http)
-    await runner.cleanup()
+    try:
+        async with aiohttp.ClientSession(f"http://{host}:{port}", timeout=aiohttp.ClientTimeout(total=10)) as http:
+            yield Served(app[FAKE], http)
+    finally:
+        await runner.cleanup()
 
 
 @dataclass

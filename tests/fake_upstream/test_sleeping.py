@@ -16,7 +16,7 @@ def dev_mode(monkeypatch):
 
 
 def sleeper(*flags):
-    return served("--persona", "vllm", "--model", "m", *flags)
+    return served("--persona", "vllm", "--model", "m", "--enable-sleep-mode", *flags)
 
 
 async def test_without_dev_mode_there_are_no_sleep_routes(monkeypatch):
