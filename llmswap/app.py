@@ -22,6 +22,7 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.scheduler import Scheduler
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
+from llmswap.journal.writer import Journal
 from llmswap.proxy.context import Context
 from llmswap.proxy.routes import build_app
 from llmswap.proxy.server import BindRefused, Server, check_bind, serve
@@ -88,6 +89,8 @@ class App:
         self._proxy_log = ProxyLog(logs)
         self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
+        self._journal = Journal(loaded.fleet)
+        self.loop.observe(self._journal)
         self._supervisor = Supervisor(
             {model.id: model.launch for model in loaded.settings.models.values()},
             self.loop.post,
@@ -133,6 +136,7 @@ class App:
         """
         for warning in self.context.loaded.warnings:
             log.warning("%s", warning)
+        self._journal.configure(self.context.loaded.settings.journal)
         await self._supervisor.reclaim_orphans()
         self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
         for address in self.addresses:
@@ -209,6 +213,7 @@ class App:
         self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.context.loaded = loaded
         self._metrics.configured(loaded.fleet)
+        self._journal.configure(loaded.settings.journal)
         self.loop.post(FleetReloaded(loaded.fleet))
 
     async def reload_logged(self) -> None:
@@ -252,6 +257,7 @@ class App:
         if self._server is not None:
             await self._server.close(STOP_MARGIN_S)
         await self.context.upstream.close()
+        await asyncio.to_thread(self._journal.close)
         self._proxy_log.remove()
         self._stdout.close()
 

@@ -16,7 +16,7 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_REFUSED = 78  # refused to listen unprotected
 
-COMMANDS = ("serve", "check", "schema", "status", "demo", "fake-upstream")
+COMMANDS = ("serve", "check", "schema", "status", "demo", "replay", "fake-upstream")
 # llama-swap spells its flags with one dash, Go style: `-config X`, `-config=X`, `-watch-config=true`.
 GO_FLAGS = ("config", "config-dir", "listen", "watch-config", "tls-cert-file", "tls-key-file", "version", "help", "h")
 GO_BOOLEANS = ("watch-config", "version")
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_schema(commands)
     _add_status(commands)
     _add_demo(commands)
+    _add_replay(commands)
     _add_fake_upstream(commands)
     return parser
 
@@ -140,6 +141,14 @@ def _add_demo(commands: Commands) -> None:  # type: ignore[valid-type]
     from llmswap.demo.command import add_arguments, run
 
     parser = _command(commands, "demo", "serve three simulated models to scripted clients and watch them swap")
+    add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_replay(commands: Commands) -> None:  # type: ignore[valid-type]
+    from llmswap.sim.replay_command import add_arguments, run
+
+    parser = _command(commands, "replay", "check that the scheduler decides as it did when a journal was recorded")
     add_arguments(parser)
     parser.set_defaults(run=run)
 

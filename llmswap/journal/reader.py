@@ -87,6 +87,7 @@ class Recording:
         self.read_bytes = 0
         self._run: str | None = None
         self._next = 0
+        self._expected = 0  # steps before it are known already: a failing disk, or a rotation just now, repeats some
 
     def __iter__(self) -> Iterator[Record]:
         for file in self._files:
@@ -115,7 +116,8 @@ class Recording:
             elif not begun:
                 raise JournalError(f"{place}: is not a journal: it does not begin with a header")
             else:
-                yield Entry(self._next, record, line, place)
+                if self._next >= self._expected:
+                    yield Entry(self._next, record, line, place)
                 self._next += 1
         if broken is not None:
             yield Torn(broken[0])
@@ -135,12 +137,10 @@ class Recording:
     def _begin(self, header: Header, place: str) -> Iterator[Record]:
         """Take a header: of a new run, of the next file of this one, or after a gap."""
         if header.run != self._run:
-            self._run, self._next = header.run, header.step
+            self._run, self._next, self._expected = header.run, header.step, header.step
             yield header
             return
-        missing = header.step - self._next
-        if missing < 0:
-            raise JournalError(f"{place}: step {header.step} comes twice: was the journal rotated while it was read?")
+        self._expected = max(self._expected, self._next)
         self._next = header.step
-        if missing:
-            yield Gap(missing, header, place)
+        if header.step > self._expected:
+            yield Gap(header.step - self._expected, header, place)

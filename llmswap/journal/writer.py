@@ -3,6 +3,8 @@
 Whatever the disk does, it costs lines, never serving: a header tells the reader which steps are missing.
 """
 
+import uuid
+
 from llmswap.config.settings import JournalSettings
 from llmswap.core.events import FleetReloaded
 from llmswap.core.fleet import Fleet
@@ -19,16 +21,15 @@ class Journal:
 
     Args:
         fleet: In force before the first step.
-        run: Tells this life of the program from others in the same file.
 
     Attributes:
         dropped: Steps that were thrown away while it was switched on, because the buffer was full.
     """
 
-    def __init__(self, fleet: Fleet, run: str, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, fleet: Fleet, buffer_bytes: int = BUFFER_BYTES) -> None:
         self.dropped = 0
         self._fleet = fleet
-        self._run = run
+        self._run = uuid.uuid4().hex
         self._buffer_bytes = buffer_bytes
         self._number = 0
         self._on = False
