@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractAccessLogger
 
 from llmswap.proxy.context import CONTEXT
 from llmswap.proxy.origin import client_address
-from llmswap.proxy.request_keys import DELIVERY
+from llmswap.proxy.request_keys import DELIVERY, SERVED
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class _Entry(NamedTuple):
     size: int
     agent: str
     took_s: float
+    substitute: str | None
 
 
 class AccessLines:
@@ -60,7 +61,9 @@ class AccessLines:
             peer = client_address(peer, headers.get("X-Forwarded-For"), trusted)
         agent = headers.get("User-Agent", "")
         version = "1.1" if request.version.minor else "1.0"
-        entry = _Entry(peer, request.method, path, version, status, size, agent, took_s)
+        served = request.get(SERVED)
+        substitute = None if served is None else served.substitute
+        entry = _Entry(peer, request.method, path, version, status, size, agent, took_s, substitute)
         self._entries.append(entry)
         if len(self._entries) >= GATHER_MAX:
             self.flush()
@@ -93,7 +96,8 @@ class AccessLog(AbstractAccessLogger):
 def _line(entry: _Entry) -> str:
     path, agent = _plain(entry.path), _plain(entry.agent[:_USER_AGENT_MAX])
     asked = f'"{entry.method} {path} HTTP/{entry.version}"'
-    return f'Request {entry.peer} {asked} {entry.status} {entry.size} "{agent}" {entry.took_s:.6f}s'
+    substitute = "" if entry.substitute is None else f" by substitute {_plain(entry.substitute)}"
+    return f'Request {entry.peer} {asked} {entry.status} {entry.size} "{agent}" {entry.took_s:.6f}s{substitute}'
 
 
 def _plain(text: str) -> str:

@@ -24,7 +24,8 @@ from llmswap.runtime.redaction import redact_command
 STOP_MARGIN_S = 10.0  # beyond the grace: kill, sweep, reap
 
 
-def _json(data: Mapping[str, Any], status: int = 200) -> web.Response:
+def as_json(data: Mapping[str, Any], status: int = 200) -> web.Response:
+    """Answer with JSON."""
     return web.Response(status=status, body=orjson.dumps(data), content_type="application/json")
 
 
@@ -34,7 +35,7 @@ async def running(request: web.Request) -> web.Response:
     upstreams = context.loop.snapshot().upstreams
     views = [view for view in upstreams.values() if view.state not in UNLOADED]
     views.sort(key=lambda view: view.model.encode())
-    return _json({"running": [_running(context, view) for view in views]})
+    return as_json({"running": [_running(context, view) for view in views]})
 
 
 def _running(context: Context, view: UpstreamView) -> dict[str, Any]:
@@ -63,7 +64,7 @@ async def status(request: web.Request) -> web.Response:
     now_s = time.monotonic()
     swaps = [{"target": swap.target, "waiting_for": list(swap.waiting_for)} for swap in snapshot.swaps]
     models = [_status(context, view, now_s) for view in snapshot.upstreams.values()]
-    return _json({"version": __version__, "draining": snapshot.draining, "models": models, "swaps": swaps})
+    return as_json({"version": __version__, "draining": snapshot.draining, "models": models, "swaps": swaps})
 
 
 def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any
 async def unload_all(request: web.Request) -> web.Response:
     """Stop every upstream; answers when they are gone."""
     await _unload(request.app[CONTEXT], ())
-    return web.Response(text="OK") if request.method == "GET" else _json({"msg": "ok"})
+    return web.Response(text="OK") if request.method == "GET" else as_json({"msg": "ok"})
 
 
 async def unload_one(request: web.Request) -> web.Response:
@@ -133,7 +134,7 @@ async def cancel(request: web.Request) -> web.Response:
     number = request.match_info["id"]
     if not number.isdecimal() or not request.app[CONTEXT].in_flight.cancel(int(number)):
         raise RequestError(404, "no request with this id is in flight")
-    return _json({"msg": "ok"})
+    return as_json({"msg": "ok"})
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -145,4 +146,4 @@ async def metrics(request: web.Request) -> web.Response:
 async def version(request: web.Request) -> web.Response:
     """Say which llmswap this is, in llama-swap's form."""
     del request
-    return _json({"version": __version__, "commit": "", "build_date": ""})
+    return as_json({"version": __version__, "commit": "", "build_date": ""})

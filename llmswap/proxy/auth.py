@@ -26,13 +26,13 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def admits(self, candidate: str) -> bool:
-        """Tell whether the candidate is one of the keys, in time that does not depend on which or how nearly."""
+    def recognise(self, candidate: str) -> bytes | None:
+        """Give the digest of a candidate that is one of the keys, in time that tells nothing of which or how nearly."""
         digest = hashlib.sha256(candidate.encode("utf-8", "surrogateescape")).digest()
         matched = False
         for accepted in self._digests:
             matched |= hmac.compare_digest(accepted, digest)
-        return matched
+        return digest if matched else None
 
 
 def _accepted_digest(key: str) -> bytes:

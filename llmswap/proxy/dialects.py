@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import accumulate
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote, unquote_plus
 
 import orjson
 
@@ -34,10 +34,12 @@ class Ask:
     Attributes:
         model: The name as the client wrote it; empty if it named none.
         stream: It wants the answer as events.
+        in_query: The query names the model, not the body.
     """
 
     model: str
     stream: bool = False
+    in_query: bool = False
 
 
 def dialect_of(path: str) -> Dialect:
@@ -96,7 +98,7 @@ def read_form(body: bytes, query: Mapping[str, str]) -> Ask:
     if len(body) > FORM_MAX:
         if "model" not in query:
             raise RequestError(413, f"a form of more than {FORM_MAX} bytes must name its `model` in the query")
-        return Ask(query["model"])
+        return Ask(query["model"], in_query=True)
     try:
         fields = parse_qsl(body.decode("ascii", "replace"), keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX)
     except ValueError:
@@ -104,7 +106,17 @@ def read_form(body: bytes, query: Mapping[str, str]) -> Ask:
     models = [value for key, value in fields if key == "model"]
     if len(models) > 1:
         raise RequestError(400, "`model` is given more than once", "invalid_model")
-    return Ask(models[0] if models else query.get("model", ""))
+    return Ask(models[0]) if models else Ask(query.get("model", ""), in_query=True)
+
+
+def rename_in_query(fields: str, name: str) -> str:
+    """Name another model in a query or an urlencoded form; nothing else of it changes."""
+    parts = (
+        f"{key}={quote(name, safe='')}" if unquote_plus(key) == "model" else part
+        for part in fields.split("&")
+        for key in [part.partition("=")[0]]
+    )
+    return "&".join(parts)
 
 
 def _refuse_bombs(body: bytes) -> None:

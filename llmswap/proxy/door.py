@@ -24,11 +24,13 @@ from llmswap.proxy import origin
 from llmswap.proxy.access_log import ACCESS_LINES, STATUS_LEFT
 from llmswap.proxy.auth import CHALLENGE, KeyRing, candidate_key
 from llmswap.proxy.bodies import BodyLimits
+from llmswap.proxy.callers import key_mark
 from llmswap.proxy.context import Context
 from llmswap.proxy.dialects import Dialect
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.rendering import error_response, from_http_exception
-from llmswap.proxy.request_keys import IS_ADMIN, REQUEST_ID, STARTED
+from llmswap.proxy.request_keys import IS_ADMIN, KEY_MARK, REQUEST_ID, SERVED, STARTED
+from llmswap.proxy.swapping import ANSWERS
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NEVER_METHODS = frozenset({"TRACE", "CONNECT"})
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _DEFAULT_HEADERS = "Content-Type, Authorization, Accept, X-Requested-With"
+_EXPOSED = ", ".join(("X-Request-Id", "Retry-After", *ANSWERS))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -174,7 +177,9 @@ class Door:
         if not self._keys:
             return origin.is_loopback(request.remote or "") and "X-Forwarded-For" not in request.headers
         candidate = candidate_key(request.headers)
-        if candidate is not None and self._keys.admits(candidate):
+        digest = None if candidate is None else self._keys.recognise(candidate)
+        if digest is not None:
+            request[KEY_MARK] = key_mark(digest)
             return True
         if scope is Scope.OPEN:
             return False
@@ -224,11 +229,15 @@ class Door:
         headers["X-Request-Id"] = request.get(REQUEST_ID, "")
         headers["X-Content-Type-Options"] = "nosniff"
         headers.pop("Server", None)
+        served = request.get(SERVED)
+        if served is not None:
+            headers.extend(served.fields)
         if self._access is not None and self._access.allowed_origins:
             headers["Vary"] = f"{headers['Vary']}, Origin" if "Vary" in headers else "Origin"
             asking = request.headers.get("Origin")
             if asking in self._access.allowed_origins:
                 headers["Access-Control-Allow-Origin"] = str(asking)
+                headers["Access-Control-Expose-Headers"] = _EXPOSED
         if self.closing:
             response.force_close()
             headers["Connection"] = "close"

@@ -31,8 +31,24 @@ def apply(body: bytes, settings: ModelSettings, requested: str) -> bytes:
         body = _put_all(body, filters.set)
         return _put_all(body, filters.set_by_name.get(requested, {}))
     except jsonedit.TooManyItems:
-        message = f"the JSON body holds an object or array of more than {jsonedit.WALK_MAX} items"
-        raise RequestError(413, message, "too_many_values") from None
+        raise _too_many_items() from None
+
+
+def rename(body: bytes, name: str) -> bytes:
+    """Name another model in a JSON body.
+
+    Raises:
+        RequestError: 413, as `apply`.
+    """
+    try:
+        return jsonedit.put(body, _MODEL, orjson.dumps(name))
+    except jsonedit.TooManyItems:
+        raise _too_many_items() from None
+
+
+def _too_many_items() -> RequestError:
+    message = f"the JSON body holds an object or array of more than {jsonedit.WALK_MAX} items"
+    return RequestError(413, message, "too_many_values")
 
 
 def _put_all(body: bytes, values: Mapping[str, Any]) -> bytes:

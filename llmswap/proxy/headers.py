@@ -29,6 +29,7 @@ HOP_BY_HOP = frozenset(
 CREDENTIALS = frozenset({"authorization", "x-api-key", "cookie"})
 
 _FORWARDING = frozenset({"forwarded", "x-real-ip", "x-request-id"})
+_OURS = ("x-forwarded-", "x-llmswap-")  # prefixes of what we say ourselves, or what is said to us
 
 
 def to_upstream(request: web.BaseRequest, access: AccessSettings) -> CIMultiDict[str]:
@@ -49,7 +50,7 @@ def to_upstream(request: web.BaseRequest, access: AccessSettings) -> CIMultiDict
             raise RequestError(400, f"header name {name[:64]!r} holds an underscore; use a hyphen", "invalid_header")
         if low in HOP_BY_HOP or low in dropped or low.startswith("proxy-"):
             continue
-        if low in _FORWARDING or low.startswith("x-forwarded-"):
+        if low in _FORWARDING or low.startswith(_OURS):
             continue
         out.add(name, value)
     _add_forwarding(request, out, trusted=trusted)

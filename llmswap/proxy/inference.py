@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -11,60 +10,25 @@ from functools import partial
 from aiohttp import web
 
 from llmswap.config.settings import ModelSettings
-from llmswap.core.commands import Reject, RejectReason
 from llmswap.core.events import Generation
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
-from llmswap.proxy import bodies, dialects, filters, headers, multipart, targets
+from llmswap.proxy import bodies, dialects, headers, multipart, swapping, targets
+from llmswap.proxy.calls import Body, Call, call_of, fill_nothing, filler
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask, Dialect
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
-from llmswap.proxy.request_keys import DELIVERY, IS_ADMIN, REQUEST_ID
+from llmswap.proxy.refusals import WAYS_OUT, refusal
+from llmswap.proxy.request_keys import DELIVERY, REQUEST_ID, SERVED
 from llmswap.proxy.upstream import UNREACHABLE, Delivery, End, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
 
 log = logging.getLogger(__name__)
 
 NOTICE_LIMIT_S = 0.25  # the news of an exit takes milliseconds
-TAIL_LINES = 20  # of a failed upstream's log, for the operator
-_SHOWN = 200  # characters of a client's model name in an error
-
-_STATUS = {
-    RejectReason.OVER_LIMIT: 429,
-    RejectReason.QUEUE_FULL: 503,
-    RejectReason.QUEUE_TIMEOUT: 503,
-    RejectReason.DRAINING: 503,
-    RejectReason.UPSTREAM_FAILED: 502,
-    RejectReason.START_TIMEOUT: 504,
-    RejectReason.BACKOFF: 503,
-    RejectReason.STUCK: 503,
-    RejectReason.UNLOADED: 503,
-    RejectReason.MODEL_REMOVED: 404,
-}
-_START_REASONS = frozenset({RejectReason.UPSTREAM_FAILED, RejectReason.START_TIMEOUT})
-_CODE = {
-    RejectReason.OVER_LIMIT: "concurrency_limit",
-    RejectReason.UPSTREAM_FAILED: "start_failed",
-    RejectReason.START_TIMEOUT: "start_timeout",
-    RejectReason.MODEL_REMOVED: "model_not_found",
-}
-
-
-@dataclass(slots=True)
-class Call:
-    """A request on its way to a model.
-
-    Attributes:
-        ask: What it asks for; its model as the client wrote it.
-    """
-
-    request: web.Request
-    settings: ModelSettings
-    ask: Ask
-    outgoing: Outgoing
 
 
 async def infer(request: web.Request) -> web.StreamResponse:
@@ -77,10 +41,12 @@ async def infer(request: web.Request) -> web.StreamResponse:
     if "multipart/form-data" in content_type:
         with closing(bodies.Spool()) as spool:
             upload = await multipart.receive(request, context.limits, spool)
-            settings = find_model(context, upload.ask.model)
-            pieces, size = upload.pieces(settings.use_model_name or None)
-            outgoing = Outgoing(request.method, target, head, spool.stream(pieces), size)
-            return await serve(context, Call(request, settings, upload.ask, outgoing))
+
+            def fill(serving: ModelSettings, name: str | None) -> tuple[Body, int | None]:
+                pieces, size = upload.pieces(name or serving.use_model_name or None)
+                return spool.stream(pieces), size
+
+            return await serve(context, call_of(context, request, upload.ask, target, head, fill))
     with ExitStack() as held:
         declared = request.content_length
         if declared is not None and declared <= context.limits.json_max:  # more is refused by `read`
@@ -89,20 +55,15 @@ async def infer(request: web.Request) -> web.StreamResponse:
         if declared is None:
             held.enter_context(context.held_bodies.hold(len(body)))
         ask = _find_ask(request, content_type, body)
-        settings = find_model(context, ask.model)
-        if "application/json" in content_type:
-            body = filters.apply(body, settings, ask.model)
-        return await serve(context, Call(request, settings, ask, Outgoing(request.method, target, head, body)))
+        return await serve(context, call_of(context, request, ask, target, head, filler(body, ask, content_type)))
 
 
 async def infer_by_query(request: web.Request) -> web.StreamResponse:
     """Serve a GET that names its model in the query."""
     context = request.app[CONTEXT]
     head = headers.to_upstream(request, context.loaded.settings.access)
-    ask = Ask(request.query.get("model", ""))
-    settings = find_model(context, ask.model)
-    outgoing = Outgoing(request.method, targets.of_route(request), head)
-    return await serve(context, Call(request, settings, ask, outgoing))
+    ask = Ask(request.query.get("model", ""), in_query=True)
+    return await serve(context, call_of(context, request, ask, targets.of_route(request), head, fill_nothing))
 
 
 def _find_ask(request: web.Request, content_type: str, body: bytes) -> Ask:
@@ -111,26 +72,11 @@ def _find_ask(request: web.Request, content_type: str, body: bytes) -> Ask:
         return dialects.read_json(body)
     if dialects.looks_like_json(body):
         ask = dialects.read_json(body)
-        return ask if ask.model else Ask(request.query.get("model", ""), ask.stream)
+        return ask if ask.model else Ask(request.query.get("model", ""), ask.stream, in_query=True)
     ask = dialects.read_form(body, request.query)
     if not ask.model and content_type and "application/x-www-form-urlencoded" not in content_type:
         raise RequestError(415, "send JSON (Content-Type: application/json) or a form that names its `model`")
     return ask
-
-
-def find_model(context: Context, name: str) -> ModelSettings:
-    """Find the model behind the name a client gave.
-
-    Raises:
-        RequestError: 404.
-    """
-    if not name:
-        raise RequestError(404, "no model id could be identified; name one in `model`")
-    model = context.loaded.fleet.resolve(name)
-    if model is None:
-        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
-        raise RequestError(404, f"no model {shown!r}; GET /v1/models lists those there are", "model_not_found")
-    return context.settings_of(model)
 
 
 async def serve(context: Context, call: Call) -> web.StreamResponse:
@@ -166,37 +112,81 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
 async def _serve_on(
     context: Context, call: Call, delivery: Delivery, loading: LoadingStream, scope: asyncio.Timeout
 ) -> web.StreamResponse:
-    """Serve on the model's upstream, and on its next life if it died in the moment the call was sent.
+    """Serve on an upstream, and on its next life or another's if it died in the moment the call was sent.
 
     Once, and only if it died at once: a call that takes an upstream down after a while must not do it twice.
     """
     again = False
+    wait = _Wait()
     while True:
-        with context.gate.enter(call.settings.id) as ticket, context.in_flight.listed(ticket.request, scope):
+        with (
+            context.gate.enter(call.settings.id, call.caller, call.swap_class) as ticket,
+            context.in_flight.listed(ticket.request, scope),
+        ):
             lease = await _lease(context, call, ticket, loading)
+            serving = _serving(context, call, lease)
+            wait.add(lease)
+            substitute = None if serving is call.settings else serving.id
+            call.request[SERVED] = swapping.served(wait.waited_s, wait.swap_s, substitute)
+            outgoing = call.outgoing(serving)
             sent_s = time.monotonic()
             try:
                 return await context.upstream.forward(
                     call.request,
-                    call.outgoing,
+                    outgoing,
                     lease.base_url,
-                    call.settings.timeouts,
+                    serving.timeouts,
                     delivery,
                     into=loading.response,
-                    sse_error=partial(_upstream_failed, dialects.dialect_of(call.outgoing.target)),
+                    sse_error=partial(_upstream_failed, dialects.dialect_of(call.target)),
                 )
             except ConnectionError:
                 if delivery.end is End.UPSTREAM_DIED:
-                    log.warning("%s cut request %s off: %s", ticket.model, call.request[REQUEST_ID], delivery.error)
+                    log.warning("%s cut request %s off: %s", lease.model, call.request[REQUEST_ID], delivery.error)
                 raise
             except RequestError as error:
                 quick = time.monotonic() - sent_s < NOTICE_LIMIT_S
-                if again or not quick or loading.response is not None or not _unanswered(error, call.outgoing):
+                if again or not quick or loading.response is not None or not _unanswered(error, outgoing):
                     raise
                 unanswered = error
-        if not await _noticed(context, call, lease.generation):
+        if not await _noticed(context, lease.model, lease.generation):
             raise unanswered
         again = True
+
+
+@dataclass(slots=True)
+class _Wait:
+    """How long a call has waited, over all its leases.
+
+    Attributes:
+        swap_s: How much of it was a swap; None if the model was up each time.
+    """
+
+    waited_s: float = 0.0
+    swap_s: float | None = None
+
+    def add(self, lease: Lease) -> None:
+        self.waited_s += lease.waited_s
+        if lease.swap_s is not None:
+            self.swap_s = (self.swap_s or 0.0) + lease.swap_s
+
+
+def _serving(context: Context, call: Call, lease: Lease) -> ModelSettings:
+    """Give the settings of the model that serves.
+
+    Raises:
+        RequestError: 503, it stands in for another, and must not or no longer can.
+    """
+    if lease.model == call.settings.id:
+        return call.settings
+    if not call.substitutable:
+        message = f"{call.settings.id} is not up, and no other model's answer would do here; {WAYS_OUT}"
+        raise RequestError(503, message, "would_swap", {"Retry-After": "5"})
+    serving = context.loaded.settings.models.get(lease.model)
+    if serving is None:
+        message = f"{lease.model}, which was to serve in place of {call.settings.id}, has just been removed; try again"
+        raise RequestError(503, message, headers={"Retry-After": "1"})
+    return serving
 
 
 def _unanswered(error: RequestError, outgoing: Outgoing) -> bool:
@@ -204,11 +194,11 @@ def _unanswered(error: RequestError, outgoing: Outgoing) -> bool:
     return error.code == UNREACHABLE and (outgoing.body is None or isinstance(outgoing.body, bytes))
 
 
-async def _noticed(context: Context, call: Call, generation: Generation) -> bool:
+async def _noticed(context: Context, model: ModelId, generation: Generation) -> bool:
     """Wait a moment for the news that an upstream that gave no answer has died, if it has."""
 
     def gone(snapshot: Snapshot) -> bool:
-        view = snapshot.upstreams.get(call.settings.id)
+        view = snapshot.upstreams.get(model)
         return view is None or view.generation != generation or view.state is not State.READY
 
     return await context.loop.wait_for(gone, NOTICE_LIMIT_S)
@@ -219,7 +209,8 @@ async def _serve_uncounted(context: Context, call: Call, delivery: Delivery) -> 
     base_url = context.gate.ready_url(call.settings.id)
     if base_url is None:
         raise RequestError(409, f"{call.settings.id} is not ready, and a websocket does not start it", "not_ready")
-    return await context.upstream.forward(call.request, call.outgoing, base_url, call.settings.timeouts, delivery)
+    outgoing = call.outgoing(call.settings)
+    return await context.upstream.forward(call.request, outgoing, base_url, call.settings.timeouts, delivery)
 
 
 def _upstream_failed(dialect: Dialect, message: str) -> bytes:
@@ -229,21 +220,8 @@ def _upstream_failed(dialect: Dialect, message: str) -> bytes:
 async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingStream) -> Lease:
     try:
         if ticket.waiting and shows_loading(context.loop, call.request, call.settings, call.ask):
-            call.outgoing.headers["Accept-Encoding"] = "identity"  # its events continue a stream that is plain
+            call.head["Accept-Encoding"] = "identity"  # its events continue a stream that is plain
             return await loading.wait(context.loop, ticket)
         return await ticket.lease()
     except Refused as refused:
         raise refusal(context, call.request, ticket.model, refused.reject) from None
-
-
-def refusal(context: Context, request: web.Request, model: ModelId, reject: Reject) -> RequestError:
-    """Say to a client why it was not served."""
-    message = "Too many requests" if reject.reason is RejectReason.OVER_LIMIT else reject.detail
-    if reject.reason in _START_REASONS and request.get(IS_ADMIN, False):
-        tail = context.logs.tail_lines(model, TAIL_LINES)
-        message = "\n".join((message, "last log lines:", *tail)) if tail else message
-    retry_after_s = reject.retry_after_s
-    if reject.reason is RejectReason.OVER_LIMIT:
-        retry_after_s = retry_after_s or 1.0
-    extra = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
-    return RequestError(_STATUS[reject.reason], message, _CODE.get(reject.reason), extra)

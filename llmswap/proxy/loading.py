@@ -14,6 +14,7 @@ from llmswap.core.states import State
 from llmswap.proxy.dialects import Ask, Dialect, sse_error
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.request_keys import REQUEST_ID
+from llmswap.proxy.swapping import RESIDENCY
 from llmswap.runtime.gate import Lease, Ticket
 from llmswap.runtime.loop import RunLoop
 
@@ -27,6 +28,7 @@ _HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
+    RESIDENCY: "miss",  # how long that took, only the end will show
 }
 _REMARKS = (
     "the weights are heavier than they look",

@@ -5,20 +5,21 @@ path by which an engine is controlled (put to sleep, given other weights, shut d
 """
 
 import re
-from collections.abc import AsyncIterator
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from llmswap.config.settings import ModelSettings
+from llmswap.core.events import SwapClass
 from llmswap.core.states import State
-from llmswap.proxy import bodies, headers, targets
+from llmswap.proxy import bodies, headers, swapping, targets
+from llmswap.proxy.callers import caller_of
+from llmswap.proxy.calls import Body, Call
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask
 from llmswap.proxy.errors import RequestError
-from llmswap.proxy.inference import Call, serve
-from llmswap.proxy.upstream import Outgoing
+from llmswap.proxy.inference import serve
 
 PREFIX = "/upstream/"
 # Names are matched against at most so many leading segments.
@@ -55,9 +56,15 @@ _SANDBOX = "sandbox allow-scripts allow-forms allow-popups"
 
 
 class Place(NamedTuple):
-    """Where a passthrough request leads. `path` is what is left after the model, as it came; empty if nothing is."""
+    """Where a passthrough request leads.
+
+    Attributes:
+        name: Of the model, as it was asked for.
+        path: What is left after the model, as it came; empty if nothing is.
+    """
 
     settings: ModelSettings
+    name: str
     path: str
 
 
@@ -77,8 +84,22 @@ async def upstream(request: web.Request) -> web.StreamResponse:
     path = unquote(place.path)
     if any(pattern.search(path) for pattern in settings.ignore_paths):
         _require_ready(context, place.settings)
-    outgoing = Outgoing(request.method, place.path + query, head, *_body(request, context))
-    return await serve(context, Call(request, place.settings, Ask(place.settings.id), outgoing))
+    body = _body(request, context)
+    swap_class = swapping.class_of(request, place.settings, place.name)
+    if swap_class is SwapClass.PREFER_WARM:
+        swap_class = SwapClass.MAY_SWAP
+    call = Call(
+        request,
+        place.settings,
+        Ask(place.settings.id),
+        place.path + query,
+        head,
+        lambda _serving, _name: body,
+        swap_class,
+        caller_of(request, settings.access),
+        substitutable=False,  # whose page is asked for is in its address
+    )
+    return await serve(context, call)
 
 
 def find_place(context: Context, raw_path: str) -> Place:
@@ -89,17 +110,17 @@ def find_place(context: Context, raw_path: str) -> Place:
     """
     if not raw_path.startswith(PREFIX):
         raise RequestError(400, f"the path must begin with {PREFIX} as it is", "invalid_target")
-    name, found, end = "", None, 0
+    name, found, asked, end = "", None, "", 0
     for count, segment in enumerate(_SEGMENT.finditer(raw_path, len(PREFIX))):
         if count >= SEGMENTS_MAX:
             break
         name = f"{name}/{unquote(segment.group())}" if name else unquote(segment.group())
         model = context.loaded.fleet.resolve(name)
         if model is not None:
-            found, end = model, segment.end()
+            found, asked, end = model, name, segment.end()
     if found is None:
         raise RequestError(404, "model not found; GET /v1/models lists those there are", "model_not_found")
-    return Place(context.settings_of(found), raw_path[end:])
+    return Place(context.settings_of(found), asked, raw_path[end:])
 
 
 def _refuse_tricks(raw_path: str) -> None:
@@ -125,7 +146,7 @@ def _refuse_control(path: str) -> None:
             raise RequestError(403, message, "control_path")
 
 
-def _body(request: web.Request, context: Context) -> tuple[AsyncIterator[bytes] | None, int | None]:
+def _body(request: web.Request, context: Context) -> tuple[Body, int | None]:
     if not request.body_exists:
         return None, None
     return bodies.chunks(request, context.limits.upload_max, context.limits), request.content_length

@@ -3,11 +3,18 @@
 from aiohttp import web
 
 from llmswap.proxy.hop.messages import Delivery
+from llmswap.proxy.swapping import Served
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("llmswap.request_id", str)
 
 # May see log lines and start-up failures: a key matched, or no key is needed and the peer is this machine.
 IS_ADMIN: web.RequestKey[bool] = web.RequestKey("llmswap.is_admin", bool)
+
+# Which of the keys it presented, in a form that gives nothing away. Absent if it presented none.
+KEY_MARK: web.RequestKey[str] = web.RequestKey("llmswap.key_mark", str)
+
+# How it came to be served. Absent until it has been dispatched.
+SERVED: web.RequestKey[Served] = web.RequestKey("llmswap.served", Served)
 
 # The response whose head is on the wire. From then on a failure can only be told by breaking the connection.
 STARTED: web.RequestKey[web.StreamResponse] = web.RequestKey("llmswap.started", web.StreamResponse)

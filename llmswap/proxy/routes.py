@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from llmswap.proxy import admin, health, inference, logs, models, pages, passthrough
+from llmswap.proxy import admin, health, inference, logs, models, pages, passthrough, queue
 from llmswap.proxy.access_log import ACCESS_LINES, AccessLines
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Dialect
@@ -73,6 +73,7 @@ _FIXED = (
     Route("GET", "/metrics", Scope.METRICS, admin.metrics),
     Route("GET", "/running", Scope.READ, admin.running),
     Route("GET", "/api/status", Scope.READ, admin.status),
+    Route("GET", "/api/queue", Scope.READ, queue.queue),
     Route("GET", "/api/version", Scope.READ, admin.version),
     Route("GET", "/api/hardware", Scope.READ, pages.hardware),
     Route("GET", "/api/performance", Scope.READ, pages.no_performance),

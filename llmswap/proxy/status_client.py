@@ -3,6 +3,7 @@
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from typing import Any
 
 TIMEOUT_S = 5.0
@@ -19,33 +20,46 @@ def fetch_status(url: str, api_key: str | None) -> dict[str, Any]:
     Raises:
         StatusError: No answer, or not the expected one.
     """
+    return fetch(url, api_key, "/api/status", "models")
+
+
+def fetch(url: str, api_key: str | None, path: str, member: str) -> dict[str, Any]:
+    """Get a JSON object that has a certain member.
+
+    Raises:
+        StatusError: No answer, or not the expected one.
+    """
     if not url.startswith(("http://", "https://")):
         raise StatusError(f"{url!r} is no URL: give --url http://HOST:PORT")
-    request = urllib.request.Request(url.rstrip("/") + "/api/status")  # noqa: S310  scheme checked above
+    request = urllib.request.Request(url.rstrip("/") + path)  # noqa: S310  scheme checked above
     if api_key:
         request.add_header("Authorization", f"Bearer {api_key}")
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310
-            status = json.load(response)
+            answer = json.load(response)
     except urllib.error.HTTPError as error:
         hint = ": give --api-key or set LLMSWAP_API_KEY" if error.code == 401 else f" {error.reason}"
         raise StatusError(f"{url} answered {error.code}{hint}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise StatusError(f"no llmswap answers at {url} ({reason}); is `llmswap serve` running?") from error
-    if not isinstance(status, dict) or "models" not in status:
+    if not isinstance(answer, dict) or member not in answer:
         raise StatusError(f"{url} answered, but it is not llmswap")
-    return status
+    return answer
 
 
 def status_table(status: dict[str, Any]) -> str:
     """Draw the models of a status answer as text columns."""
-    rows = [COLUMNS] + [_row(model) for model in status["models"]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if status.get("draining"):
-        lines.append("draining: shutting down")
-    return "\n".join(lines)
+    table = columns([COLUMNS] + [_row(model) for model in status["models"]])
+    return f"{table}\ndraining: shutting down" if status.get("draining") else table
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Draw rows of equal length as text columns."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from llmswap.config.settings import Filters
 from llmswap.core.commands import Reject, RejectReason
 from llmswap.core.events import RequestId
 from llmswap.core.fleet import ModelId
-from llmswap.proxy import inference
+from llmswap.proxy import refusals
 from llmswap.proxy.inflight import InFlight
 from tests.proxy.rig import Rig, model, rig_of
 from tests.raw import request
@@ -183,7 +183,7 @@ async def test_every_refusal_has_a_status_and_says_when_to_come_back(reason: Rej
     async with rig_of(model("m")) as rig:
         rig.context.logs.write_upstream(ModelId("m"), b"secret path\n")
         reject = Reject(RequestId(1), reason, "because", 1.2)
-        error = inference.refusal(rig.context, _Stranger(), ModelId("m"), reject)  # type: ignore[arg-type]
+        error = refusals.refusal(rig.context, _Stranger(), ModelId("m"), reject)  # type: ignore[arg-type]
         assert error.headers == {"Retry-After": "2"}
         assert "secret path" not in error.message
         assert error.status == {
@@ -192,7 +192,7 @@ async def test_every_refusal_has_a_status_and_says_when_to_come_back(reason: Rej
             "start_timeout": 504,
             "model_removed": 404,
         }.get(reason, 503)
-        assert not inference.refusal(
+        assert not refusals.refusal(
             rig.context,
             _Stranger(),  # type: ignore[arg-type]
             ModelId("m"),
