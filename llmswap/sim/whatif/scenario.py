@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
+from itertools import chain, cycle
 from pathlib import Path
 from random import Random
 
@@ -122,7 +123,7 @@ def _keys_below(parents: list[str]) -> list[str]:
     elif parents[:1] == ["groups"]:
         section = GroupSection
     elif parents[:1] == ["callers"]:
-        section = StepSection if "loop" in parents[2:] else CallerSection
+        section = StepSection if len(parents) > 2 else CallerSection
     return known_keys(section)
 
 
@@ -140,8 +141,9 @@ def _check(scenario: ScenarioFile, issues: Issues) -> None:
             if seen.setdefault(member, group) != group:
                 issues.error(path, f"model '{member}' is in group '{seen[member]}' already; keep one")
     for who, caller in scenario.callers.items():
-        for index, step in enumerate(caller.loop):
-            _check_model(step.model, ("callers", who, "loop", index, "model"), known, issues)
+        for key, steps in (("first", caller.first), ("loop", caller.loop)):
+            for index, step in enumerate(steps):
+                _check_model(step.model, ("callers", who, key, index, "model"), known, issues)
         if not any(_takes_time(step) for step in caller.loop):
             issues.error(("callers", who, "loop"), "a round takes no time; give a step some `think`")
 
@@ -181,11 +183,10 @@ def _groups(scenario: ScenarioFile) -> tuple[Group, ...]:
 def _act(section: CallerSection, rng: Random) -> Script:
     """Do what a caller's section says, for ever."""
     yield Turn(_draw(rng, section.start))
-    while True:
-        for step in section.loop:
-            if rng.random() < step.chance:
-                for _ in range(_count(rng, step.repeat)):
-                    yield Turn(_draw(rng, step.think), tuple(_calls(rng, step)), wait=not step.background)
+    for step in chain(section.first, cycle(section.loop)):
+        if rng.random() < step.chance:
+            for _ in range(_count(rng, step.repeat)):
+                yield Turn(_draw(rng, step.think), tuple(_calls(rng, step)), wait=not step.background)
 
 
 def _calls(rng: Random, step: StepSection) -> Iterator[Call]:

@@ -92,6 +92,7 @@ class CallerSection(Section):
 
     count: AtLeast1 = Field(default=1, description="How many there are.")
     start: Seconds = Field(default=(0.0, 0.0), description="Seconds until the first round begins.")
+    first: list[StepSection] = Field(default=[], description="What they do once, before the loop.")
     loop: list[StepSection] = Field(min_length=1, description="What they do, over and over.")
 
 
