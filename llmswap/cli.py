@@ -6,7 +6,7 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmswap import __version__
@@ -16,7 +16,7 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_REFUSED = 78  # refused to listen unprotected
 
-COMMANDS = ("serve", "check", "schema", "status", "demo", "replay", "fake-upstream")
+COMMANDS = ("serve", "check", "schema", "status", "queue", "demo", "replay", "fake-upstream")
 # llama-swap spells its flags with one dash, Go style: `-config X`, `-config=X`, `-watch-config=true`.
 GO_FLAGS = ("config", "config-dir", "listen", "watch-config", "tls-cert-file", "tls-key-file", "version", "help", "h")
 GO_BOOLEANS = ("watch-config", "version")
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands)
     _add_schema(commands)
     _add_status(commands)
+    _add_queue(commands)
     _add_demo(commands)
     _add_replay(commands)
     _add_fake_upstream(commands)
@@ -130,11 +131,21 @@ def _add_schema(commands: Commands) -> None:  # type: ignore[valid-type]
 
 
 def _add_status(commands: Commands) -> None:  # type: ignore[valid-type]
-    parser = _command(commands, "status", "show the models of a running server")
+    parser = _command(commands, "status", "show the models of a running server, and who waits for them")
+    _add_server(parser)
+    parser.set_defaults(run=_status)
+
+
+def _add_queue(commands: Commands) -> None:  # type: ignore[valid-type]
+    parser = _command(commands, "queue", "show who waits at a running server, for what and why, and what it decided")
+    _add_server(parser)
+    parser.set_defaults(run=_queue)
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server (default: %(default)s)")
     parser.add_argument("--api-key", help="default: the environment variable LLMSWAP_API_KEY")
     parser.add_argument("--json", action="store_true", help="print what the server says as JSON")
-    parser.set_defaults(run=_status)
 
 
 def _add_demo(commands: Commands) -> None:  # type: ignore[valid-type]
@@ -267,12 +278,37 @@ def _schema(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from llmswap.proxy.status_client import StatusError, fetch_status, status_table
+    from llmswap.proxy.queue_client import fetch_queue, waits_table
+    from llmswap.proxy.status_client import fetch_status, status_table
+
+    def show(url: str, api_key: str | None) -> str:
+        status = fetch_status(url, api_key)
+        if args.json:
+            return json.dumps(status, indent=2)
+        someone_waits = any(model["waiting"] for model in status["models"])
+        waits = waits_table(fetch_queue(url, api_key)["waiting"]) if someone_waits else ""
+        return f"{status_table(status)}\n\n{waits}" if waits else status_table(status)
+
+    return _show(args, show)
+
+
+def _queue(args: argparse.Namespace) -> int:
+    from llmswap.proxy.queue_client import fetch_queue, queue_text
+
+    def show(url: str, api_key: str | None) -> str:
+        queue = fetch_queue(url, api_key)
+        return json.dumps(queue, indent=2) if args.json else queue_text(queue)
+
+    return _show(args, show)
+
+
+def _show(args: argparse.Namespace, show: Callable[[str, str | None], str]) -> int:
+    """Print what a running server has to say."""
+    from llmswap.proxy.status_client import StatusError
 
     try:
-        status = fetch_status(args.url, args.api_key or os.environ.get("LLMSWAP_API_KEY"))
+        print(show(args.url, args.api_key or os.environ.get("LLMSWAP_API_KEY")))
     except StatusError as error:
         print(f"llmswap: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print(json.dumps(status, indent=2) if args.json else status_table(status))
     return 0
