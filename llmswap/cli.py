@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_REFUSED = 78  # refused to listen unprotected
 
-COMMANDS = ("serve", "check", "schema", "status", "queue", "demo", "replay", "fake-upstream")
+COMMANDS = ("serve", "check", "schema", "status", "queue", "demo", "simulate", "replay", "fake-upstream")
 # llama-swap spells its flags with one dash, Go style: `-config X`, `-config=X`, `-watch-config=true`.
 GO_FLAGS = ("config", "config-dir", "listen", "watch-config", "tls-cert-file", "tls-key-file", "version", "help", "h")
 GO_BOOLEANS = ("watch-config", "version")
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_queue(commands)
     _add_demo(commands)
+    _add_simulate(commands)
     _add_replay(commands)
     _add_fake_upstream(commands)
     return parser
@@ -154,6 +156,14 @@ def _add_demo(commands: Commands) -> None:  # type: ignore[valid-type]
     parser = _command(commands, "demo", "serve three simulated models to scripted clients and watch them swap")
     add_arguments(parser)
     parser.set_defaults(run=run)
+
+
+def _add_simulate(commands: Commands) -> None:  # type: ignore[valid-type]
+    from llmswap.sim.whatif.flags import add_arguments
+
+    parser = _command(commands, "simulate", "play a workload, recorded or named, under other policies")
+    add_arguments(parser)
+    parser.set_defaults(run=_simulate)
 
 
 def _add_replay(commands: Commands) -> None:  # type: ignore[valid-type]
@@ -290,6 +300,12 @@ def _status(args: argparse.Namespace) -> int:
         return f"{status_table(status)}\n\n{waits}" if waits else status_table(status)
 
     return _show(args, show)
+
+
+def _simulate(args: argparse.Namespace) -> int:
+    from llmswap.sim.whatif.command import run
+
+    return run(args, time.monotonic)
 
 
 def _queue(args: argparse.Namespace) -> int:

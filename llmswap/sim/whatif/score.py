@@ -1,8 +1,8 @@
 """What a run was worth, folded from its Steps: simulated and recorded runs are judged by the same code."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
@@ -290,3 +290,45 @@ def _waits(parties: Iterable[_Party]) -> Waits:
 def quantile(ordered: list[float], share: float) -> float:
     """Give the smallest value that at least this share of the ordered values does not exceed."""
     return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+def mean(scores: Sequence[Score]) -> Score:
+    """Give what runs of one policy came to on average; the worst wait is the worst of all."""
+
+    def average(values: Iterable[float]) -> float:
+        return sum(values) / len(scores)
+
+    def by_key(name: str) -> dict[Any, float]:
+        tables = [getattr(score, name) for score in scores]
+        return {key: average(table.get(key, 0) for table in tables) for key in _keys(tables)}
+
+    def waits_by_key(name: str) -> dict[Any, Waits]:
+        tables = [getattr(score, name) for score in scores]
+        return {key: _mean_waits([table[key] for table in tables if key in table]) for key in _keys(tables)}
+
+    plain = [entry.name for entry in fields(Score) if entry.type in (float, "float")]
+    return Score(
+        **{name: average(getattr(score, name) for score in scores) for name in plain},
+        rejected=by_key("rejected"),
+        evictions=by_key("evictions"),
+        waits=_mean_waits([score.waits for score in scores]),
+        by_model=waits_by_key("by_model"),
+        by_caller=waits_by_key("by_caller"),
+    )
+
+
+def _keys(tables: Iterable[Mapping[Any, Any]]) -> dict[Any, None]:
+    return dict.fromkeys(key for table in tables for key in table)
+
+
+def _mean_waits(all_waits: Sequence[Waits]) -> Waits:
+    def average(values: Iterable[float]) -> float:
+        return sum(values) / len(all_waits)
+
+    return Waits(
+        average(waits.requests for waits in all_waits),
+        average(waits.completed for waits in all_waits),
+        average(waits.p50_s for waits in all_waits),
+        average(waits.p95_s for waits in all_waits),
+        max(waits.worst_s for waits in all_waits),
+    )
