@@ -14,7 +14,7 @@ REAL := $(VENV)/.ready-real
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contracts bench real clean
+.PHONY: help setup demo test check format lint types contracts bench soak scenarios real clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,13 @@ contracts: $(DEV) ## Check which room may import which
 
 bench: $(DEV) ## Measure the figures the README promises (ARGS='--quick' for a short look)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(DEV) ## Run 10,000 random worlds under each scheduler, every invariant checked on every step (ARGS='--seed 10000')
+	$(BIN)/python -m llmswap.sim --worlds 10000 --jobs 0 --fair $(ARGS)
+	$(BIN)/python -m llmswap.sim --worlds 10000 --jobs 0 $(ARGS)
+
+scenarios: $(DEV) ## Simulate every named scenario under both schedulers and rewrite the table in docs/scheduling.md
+	$(BIN)/python -m tests.sim.whatif.table $(ARGS)
 
 real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)
