@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import NoReturn
@@ -67,6 +67,7 @@ class Engine:
         idle: Set while nothing runs or queues.
         held_gib: Memory held now on each GPU, with or without a ledger.
         doomed: The process dies at the next request.
+        on_ready: Called whenever it becomes ready.
         aborts: Counts how often everything in flight was told to end.
     """
 
@@ -91,6 +92,7 @@ class Engine:
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.parked = 0
         self.doomed = False
+        self.on_ready: Callable[[], None] | None = None
         self.metrics = Metrics()
         self.cache = PrefixCache()
         self._pauses: set[asyncio.Future[None]] = set()
@@ -140,11 +142,13 @@ class Engine:
         say("Application startup complete.")
 
     async def load(self) -> None:
-        """Go through the boot phases.
+        """Go through the boot phases; a router has nothing to load yet.
 
         Raises:
             BootFailed: A fault says so, or the GPU has no room.
         """
+        if self.options.router:
+            return
         crash = self.faults.fires("crash_at_start")
         for phase, seconds in self.options.boot_s.items():
             self.boot_phase = phase
@@ -170,6 +174,8 @@ class Engine:
         self.turned_away = ""
         self.scheduling.set()
         self.gate.set()
+        if self.on_ready:
+            self.on_ready()
 
     def _claim_gpu(self) -> None:
         wanted = self.knobs.gpu_ready_gib

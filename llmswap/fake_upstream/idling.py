@@ -22,6 +22,7 @@ class Idler:
         self._at_work = 0
         self._timer: asyncio.TimerHandle | None = None
         self._one_at_a_time = asyncio.Lock()
+        engine.on_ready = self.watch
 
     def watch(self) -> None:
         """Start counting the idle time, if it is to sleep at all."""

@@ -37,7 +37,8 @@ async def _loaded(router: Router, request: web.Request) -> AsyncIterator[None]:
             name = json.loads(await request.read()).get("model")
         except (ValueError, AttributeError):
             name = None
-    task: AbstractAsyncContextManager[None] = router.task(name) if name in router.children else nullcontext()
+    ours = isinstance(name, str) and name in router.children
+    task: AbstractAsyncContextManager[None] = router.task(str(name)) if ours else nullcontext()
     async with task:
         yield
 
@@ -57,9 +58,9 @@ async def models(request: web.Request) -> web.Response:
 
 async def _named(request: web.Request) -> str:
     name = (await read_json(request)).get("model")
-    if name not in request.app[ROUTER].children:
+    if not isinstance(name, str) or name not in request.app[ROUTER].children:
         raise Refused(404, f"model {name!r} not found")
-    return str(name)
+    return name
 
 
 async def load(request: web.Request) -> web.Response:

@@ -76,10 +76,10 @@ async def served(*flags, boot=True) -> AsyncIterator[Served]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    if boot:
-        await app[FAKE].engine.boot()
     host, port = runner.addresses[0][:2]
     try:
+        if boot:
+            await app[FAKE].engine.boot()
         async with aiohttp.ClientSession(f"http://{host}:{port}", timeout=aiohttp.ClientTimeout(total=10)) as http:
             yield Served(app[FAKE], http)
     finally:

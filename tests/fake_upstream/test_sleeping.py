@@ -175,3 +175,127 @@ async def test_wake_fails_when_another_process_took_the_memory(tmp_path):
         assert "out of memory" in body["error"]["message"]
         assert (await fake.get("/is_sleeping"))[1] == {"is_sleeping": True}
         assert fake.fake.engine.ledger.used_gib() == pytest.approx(1.3)
+
+
+async def test_without_sleep_mode_it_answers_200_and_frees_and_loses_nothing():
+    async with served("--persona", "vllm", "--model", "m") as fake:
+        _, sane = await fake.post(PATH, CHAT)
+        assert await fake.post("/sleep?level=2") == (200, {"status": "sleeping", "level": 2})
+        assert (await fake.state())["gpu_gib"] == 40
+        assert (await fake.get("/is_sleeping"))[1] == {"is_sleeping": True}
+        await fake.post("/wake_up")
+        assert (await fake.post(PATH, CHAT))[1]["choices"] == sane["choices"]
+
+
+async def test_level_0_stops_scheduling_and_keeps_the_memory():
+    async with sleeper() as fake:
+        await fake.post("/sleep?level=0")
+        assert (await fake.state())["gpu_gib"] == 40
+        assert (await fake.get("/is_sleeping"))[1] == {"is_sleeping": True}
+        assert 'sleep_state="awake"} 0.0' in (await fake.get("/metrics"))[1]
+        assert (await fake.post("/wake_up?tags=scheduling"))[1]["status"] == "awake"
+
+
+async def test_sleep_reads_the_query_and_ignores_the_body():
+    async with sleeper() as fake:
+        assert (await fake.post("/sleep", {"level": 2}))[1] == {"status": "sleeping", "level": 1}
+        assert (await fake.state())["sleep_level"] == 1
+
+
+async def test_waking_takes_memory_tag_by_tag():
+    async with sleeper("--gpu-ready", "40", "--gpu-weights", "10", "--gpu-l2", "2") as fake:
+        held = []
+        for call in ("/sleep?level=2", "/wake_up?tags=weights", "/wake_up?tags=kv_cache"):
+            await fake.post(call)
+            held.append((await fake.state())["gpu_gib"])
+        assert held == [pytest.approx(2), pytest.approx(12), 40]
+
+
+async def test_weights_cannot_be_reloaded_before_their_memory_is_awake():
+    async with sleeper() as fake:
+        await fake.post("/sleep?level=2")
+        assert (await fake.post("/collective_rpc", {"method": "reload_weights"}))[0] == 500
+        assert (await fake.state())["garbage"]
+
+
+async def test_an_old_version_gives_empty_answers_knows_no_modes_and_crashes_on_requests():
+    async with sleeper("--vllm-version", "0.11.0") as fake:
+        assert (await fake.get("/version"))[1] == {"version": "0.11.0"}
+        for call in ("/sleep?level=1&mode=nonsense", "/wake_up", "/reset_prefix_cache"):
+            assert await fake.post(call) == (200, "")
+        assert await fake.post("/collective_rpc", {"method": "reload_weights"}) == (200, "")
+        assert (await fake.get("/is_sleeping"))[1] == {"is_sleeping": False}
+        assert (await fake.post("/pause"))[0] == 404
+        await fake.post("/sleep")
+        assert (await fake.post(PATH, CHAT))[0] == 500
+        assert (await fake.get("/health"))[0] == 503
+        assert (await fake.state())["gpu_gib"] == 0
+
+
+async def test_an_old_version_that_sleeps_with_requests_in_flight_dies_behind_a_200():
+    async with sleeper("--vllm-version", "0.16", *SLOW) as fake:
+        request = asyncio.create_task(fake.post(PATH, CHAT))
+        await until(lambda: fake.fake.engine.running == 1)
+        assert (await fake.post("/sleep"))[0] == 200
+        assert (await fake.get("/health"))[0] == 503
+        assert (await fake.get("/is_sleeping"))[0] == 500
+        assert (await request)[1]["choices"][0]["finish_reason"] == "abort"
+
+
+SLOW = ("--time-scale", "1", "--itl", "5", "--boot", "0", "--sleep-l1", "0", "--first-sleep-extra", "0",
+        "--output-tokens", "exact:1000")  # fmt: skip
+
+
+async def test_a_client_that_leaves_does_not_stop_the_sleep():
+    async with sleeper("--time-scale", "1", "--boot", "0", "--first-sleep-extra", "0", "--sleep-l1", "0.2") as fake:
+        call = asyncio.create_task(fake.post("/sleep"))
+        await until(lambda: fake.fake.engine.phase is Phase.FALLING_ASLEEP)
+        call.cancel()
+        await until(lambda: fake.fake.engine.phase is Phase.SLEEPING)
+        assert fake.fake.engine.held_gib == pytest.approx(1.3)
+        assert fake.fake.journal.show()["calls"][0]["outcome"] == "client_gone"
+
+
+async def test_a_pause_refuses_what_a_sleep_would_park_and_may_release_the_cache():
+    async with sleeper("--gpu-weights", "15.3") as fake:
+        assert (await fake.post("/release_kv_cache_memory"))[0] == 500
+        assert (await fake.post("/pause?mode=wait"))[0] == 200
+        assert (await fake.get("/is_paused"))[1] == {"is_paused": True}
+        assert (await fake.get("/is_sleeping"))[1] == {"is_sleeping": True}
+        assert (await fake.post(PATH, CHAT))[0] == 503
+        assert await fake.post("/release_kv_cache_memory") == (200, {"status": "kv_cache_released"})
+        assert (await fake.state())["gpu_gib"] == pytest.approx(15.3 + 1.3)
+        assert (await fake.post("/resume"))[0] == 500
+        await fake.post("/wake_up?tags=kv_cache")
+        assert (await fake.state())["gpu_gib"] == 40
+        assert (await fake.post(PATH, CHAT))[0] == 503
+        await fake.post("/resume")
+        assert (await fake.get("/is_sleeping"))[1] == {"is_sleeping": False}
+        assert (await fake.post(PATH, CHAT))[0] == 200
+
+
+async def test_two_wakes_at_once_are_one():
+    async with sleeper("--time-scale", "1", "--boot", "0", "--first-sleep-extra", "0", "--sleep-l1", "0",
+                       "--wake-l1", "0.05") as fake:  # fmt: skip
+        await fake.post("/sleep")
+        answers = await asyncio.gather(fake.post("/wake_up"), fake.post("/wake_up"))
+        assert [body["status"] for _, body in answers] == ["awake", "awake"]
+        assert [operation["kind"] for operation in (await fake.get("/_fake/journal"))[1]["operations"]] == [
+            "boot", "sleep", "wake",
+        ]  # fmt: skip
+
+
+async def test_the_first_answer_after_a_wake_is_late_unless_it_was_warmed_up():
+    flags = ("--time-scale", "1", "--boot", "0", "--first-sleep-extra", "0", "--sleep-l1", "0", "--wake-l1", "0",
+             "--ttft", "40", "--ttft-std", "0", "--prefill-ms-per-token", "0", "--itl", "0",
+             "--output-tokens", "exact:1")  # fmt: skip
+    async with sleeper(*flags) as fake:
+        await fake.post("/sleep")
+        await fake.post("/wake_up")
+        loop, took = asyncio.get_running_loop(), []
+        for _ in range(2):
+            began = loop.time()
+            await fake.post(PATH, CHAT)
+            took.append(loop.time() - began)
+        assert took[0] > 0.17
+        assert took[1] < took[0] / 2
