@@ -16,7 +16,8 @@ from llmswap.core.fleet import ModelId
 from llmswap.sim.whatif.stage import REFUSED_PAUSE_S
 from llmswap.sim.whatif.workload import Call, Caller, Ending, Script, Turn
 
-MOMENT_S = 0.5  # requests of one caller this close together were one thought: they are kept together
+BURST_S = 0.02  # requests of one caller that close together were made at once: they are kept together
+MOMENT_S = 0.5  # and so are those that no answer led to, if they are this close
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +44,11 @@ class Past:
         if self.dispatched_s is None or self.ended_s is None:
             return None
         return self.ended_s - self.dispatched_s
+
+    def waited_s(self, end_s: float) -> float:
+        """Give its wait, as of the end of the recording."""
+        until_s = self.ended_s if self.dispatched_s is None else self.dispatched_s
+        return (end_s if until_s is None else until_s) - self.arrived_s
 
 
 @dataclass(slots=True, eq=False)
@@ -86,12 +92,13 @@ def _lanes(requests: list[Past]) -> list[Link]:
         done = sorted((row for row in busy if row[0] <= past.arrived_s), key=lambda row: row[0])
         busy = [row for row in busy if row[0] > past.arrived_s]
         idle += (link for _, link in done)
-        if idle:
+        since_s = inf if latest is None else past.arrived_s - latest.past.arrived_s
+        if latest is not None and since_s <= (MOMENT_S if not idle else BURST_S):
+            link = Link(past, since_s)
+            latest.along.append(link)
+        elif idle:
             before = idle.pop()
             link = before.then = Link(past, past.arrived_s - (before.past.ended_s or 0.0))
-        elif latest is not None and past.arrived_s - latest.past.arrived_s <= MOMENT_S:
-            link = Link(past, past.arrived_s - latest.past.arrived_s)
-            latest.along.append(link)
         else:
             link = Link(past, past.arrived_s)
             firsts.append(link)
@@ -101,28 +108,40 @@ def _lanes(requests: list[Past]) -> list[Link]:
     return firsts
 
 
-def callers(firsts: Iterable[Link], service_s: Callable[[Past], float]) -> tuple[Caller, ...]:
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is not certain of a request.
+
+    Attributes:
+        service_s: How long its answer takes.
+        patience_s: How long its client waits to be served.
+    """
+
+    service_s: float
+    patience_s: float = inf
+
+
+def callers(firsts: Iterable[Link], traits: Callable[[Past], Traits]) -> tuple[Caller, ...]:
     """Make callers who act lanes out.
 
     Args:
         firsts: As `lanes` gives them.
-        service_s: How long the answer to a request takes.
+        traits: Of each request.
     """
-    return tuple(_caller(first, service_s) for first in firsts)
+    return tuple(_caller(first, traits) for first in firsts)
 
 
-def _caller(first: Link, service_s: Callable[[Past], float]) -> Caller:
-    return Caller(first.past.caller, partial(_act, first, service_s))
+def _caller(first: Link, traits: Callable[[Past], Traits]) -> Caller:
+    return Caller(first.past.caller, partial(_act, first, traits))
 
 
-def _act(first: Link, service_s: Callable[[Past], float], _rng: Random) -> Script:
+def _act(first: Link, traits: Callable[[Past], Traits], _rng: Random) -> Script:
     link: Link | None = first
     heard_s = 0.0  # what the stage adds before a caller hears of a refusal; the recorded pause has it in it
     while link is not None:
-        past = link.past
-        patience_s = past.ended_s - past.arrived_s if past.gave_up and past.ended_s is not None else inf
-        call = Call(past.model, service_s(past), waits_s=patience_s, swap_class=past.swap_class)
-        along = tuple(_caller(other, service_s) for other in link.along)
+        past, drawn = link.past, traits(link.past)
+        call = Call(past.model, drawn.service_s, swap_class=past.swap_class, waits_s=drawn.patience_s)
+        along = tuple(_caller(other, traits) for other in link.along)
         (answer,) = yield Turn(max(0.0, link.after_s - heard_s), (call,), along=along)
         heard_s = REFUSED_PAUSE_S if answer.ending is Ending.REFUSED else 0.0
         link = link.then

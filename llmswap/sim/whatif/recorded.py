@@ -15,7 +15,8 @@ from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.step import Step
 from llmswap.journal.codec import Header
 from llmswap.journal.reader import Entry, Gap, JournalError, Recording
-from llmswap.sim.whatif.lanes import Past, callers, lanes
+from llmswap.sim.whatif.lanes import Past, Traits, callers, lanes
+from llmswap.sim.whatif.patience import patience
 from llmswap.sim.whatif.score import Score, Scorer
 from llmswap.sim.whatif.timeline import Camera, Timeline
 from llmswap.sim.whatif.workload import Costs, Workload
@@ -73,13 +74,15 @@ class Recorded:
 
     def workload(self, seed: int) -> Workload:
         """Make the demand for one play."""
-        drawn = self._services(Random(f"{seed}/services"))  # noqa: S311  replayed from the seed on purpose
+        rng = Random(f"{seed}/recorded")  # noqa: S311  replayed from the seed on purpose
+        services_s, patience_s = self._services(rng), patience(self.requests, self.duration_s, rng)
+        traits = {past: Traits(services_s[past], patience_s[past]) for past in self.requests}
         load_s, stop_s = (_typical(self.loads, LOAD_S),), (_typical(self.stops, STOP_S),)
         costs = {
             model: Costs(Shuffled(self.loads.get(model, load_s)), Shuffled(self.stops.get(model, stop_s)))
             for model in self.fleet.models
         }
-        acted = callers(lanes(self.requests), drawn.__getitem__)
+        acted = callers(lanes(self.requests), traits.__getitem__)
         return Workload(self.name, self.fleet, costs, acted, self.orders)
 
     def _services(self, rng: Random) -> dict[Past, float]:
