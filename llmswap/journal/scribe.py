@@ -40,8 +40,8 @@ class Scribe:
         self.items: deque[bytes | Mark] = deque()
         self.taken_bytes = 0
         self._run_id = run
-        self._target: JournalSettings | None = None
-        self._settings: JournalSettings | None = None  # the last target there was
+        self._settings: JournalSettings | None = None  # where to; stays when switched off, for what waits
+        self._on = False
         self._file: JournalFile | None = None
         self._chunk: list[bytes] = []  # taken from the items, and not written yet
         self._next: Mark | None = None
@@ -55,7 +55,8 @@ class Scribe:
 
     def direct(self, target: JournalSettings | None) -> None:
         """Say where to write from now on; None: nowhere, once what waits is written."""
-        self._target = target
+        self._on = target is not None
+        self._settings = target or self._settings
         self.wake(hurry=True)
 
     def wake(self, *, hurry: bool) -> None:
@@ -76,9 +77,11 @@ class Scribe:
         while not ending:
             self._work.wait()
             self._work.clear()
-            ending, target = self._ending, self._target  # before the items: what was put before them is written
+            ending, on = self._ending, self._on  # before the items: what was put there earlier is written
             try:
-                self._write_all(target)
+                self._write_all()
+                if not on:
+                    self._close()
                 pause_s = FLUSH_S
             except OSError as error:
                 self._complain(error)
@@ -89,22 +92,18 @@ class Scribe:
                 self._hurry.clear()
         self._close()
 
-    def _write_all(self, target: JournalSettings | None) -> None:
+    def _write_all(self) -> None:
         """Write what waits.
 
         Raises:
             OSError: It cannot be written now; what is left stays.
         """
-        settings = target or self._settings
-        if self._file is not None and (settings != self._settings or not self._file.in_place()):
+        if self._file is not None and (self._file.settings != self._settings or not self._file.in_place()):
             self._close()
-        self._settings = settings
         while self.items or self._chunk:
             self._gather()
             if self._chunk:
                 self._write_chunk()
-        if target is None:
-            self._close()
         if self._complaint and self._file is not None:
             self._complaint = ""
             log.warning("the journal %s is being written again", self._file.settings.path)

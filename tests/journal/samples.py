@@ -1,8 +1,10 @@
 """A fleet, steps and headers to record, and every value that an event or a command may have."""
 
 import types
+from collections.abc import Iterable
 from dataclasses import fields
 from enum import Enum
+from pathlib import Path
 from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
@@ -12,6 +14,8 @@ from llmswap.core.commands import Command, Dispatch
 from llmswap.core.fleet import Fleet, Group, Model, ModelId
 from llmswap.core.step import Step
 from llmswap.journal.codec import VERSION, Header
+from llmswap.journal.reader import Entry, Recording
+from llmswap.journal.writer import Journal
 
 M = ModelId("qwen")
 FLEET = Fleet({M: Model(M)}, {"qwen": M}, (Group("(default)", (M,)),))
@@ -42,6 +46,19 @@ def request(number: int, at_s: float = 0.0) -> Step:
 def header(step: int = 0, run: str = "run", version: int = VERSION) -> Header:
     """Give a header."""
     return Header(version, "1.2.3", run, step, 1.7e9, 100.5, FLEET)
+
+
+def record(journal: Journal, requests: Iterable[int]) -> None:
+    """Show requests to a journal."""
+    for number in requests:
+        journal(request(number))
+
+
+def numbers(path: Path) -> list[int]:
+    """Give the requests that a journal holds, none if it does not exist yet."""
+    return (
+        [] if not path.exists() else [found.step.event.request for found in Recording(path) if isinstance(found, Entry)]
+    )
 
 
 def steps() -> st.SearchStrategy[Step]:
