@@ -3,6 +3,9 @@
 Replayed by the wall clock, a policy that answers sooner would gain nothing, and one that answers later would be asked
 by people who are still waiting for their last answer. So the requests of a caller are chained into lanes: each follows
 the one that ended last before it came, after the pause that was recorded.
+
+A policy that answers sooner also runs out of recorded requests sooner. Who was still at it when the recording ended
+would have gone on, so their lane begins again; otherwise no policy could complete more than was recorded.
 """
 
 from collections.abc import Callable, Iterable
@@ -121,27 +124,35 @@ class Traits:
     patience_s: float = inf
 
 
-def callers(firsts: Iterable[Link], traits: Callable[[Past], Traits]) -> tuple[Caller, ...]:
+def goes_on(first: Link, end_s: float) -> bool:
+    """Say whether a lane was still active when the recording ended: its next request was not overdue."""
+    longest_s, link = 0.0, first
+    while link.then is not None:
+        link = link.then
+        longest_s = max(longest_s, link.after_s)
+    ended_s = link.past.ended_s
+    return longest_s > 0 and (ended_s is None or end_s - ended_s <= longest_s)
+
+
+def callers(firsts: Iterable[Link], end_s: float, traits: Callable[[Past], Traits]) -> tuple[Caller, ...]:
     """Make callers who act lanes out.
 
     Args:
         firsts: As `lanes` gives them.
+        end_s: When the recording ended.
         traits: Of each request.
     """
-    return tuple(_caller(first, traits) for first in firsts)
+    return tuple(Caller(first.past.caller, partial(_act, first, end_s, traits)) for first in firsts)
 
 
-def _caller(first: Link, traits: Callable[[Past], Traits]) -> Caller:
-    return Caller(first.past.caller, partial(_act, first, traits))
-
-
-def _act(first: Link, traits: Callable[[Past], Traits], _rng: Random) -> Script:
+def _act(first: Link, end_s: float, traits: Callable[[Past], Traits], _rng: Random) -> Script:
     link: Link | None = first
+    ever, again = goes_on(first, end_s), False
     heard_s = 0.0  # what the stage adds before a caller hears of a refusal; the recorded pause has it in it
     while link is not None:
         past, drawn = link.past, traits(link.past)
         call = Call(past.model, drawn.service_s, swap_class=past.swap_class, waits_s=drawn.patience_s)
-        along = tuple(_caller(other, traits) for other in link.along)
-        (answer,) = yield Turn(max(0.0, link.after_s - heard_s), (call,), along=along)
+        along = [other for other in link.along if not (again and goes_on(other, end_s))]  # those are on already
+        (answer,) = yield Turn(max(0.0, link.after_s - heard_s), (call,), along=callers(along, end_s, traits))
         heard_s = REFUSED_PAUSE_S if answer.ending is Ending.REFUSED else 0.0
-        link = link.then
+        link, again = (first.then, True) if ever and link.then is None else (link.then, again)

@@ -82,7 +82,7 @@ class Recorded:
             model: Costs(Shuffled(self.loads.get(model, load_s)), Shuffled(self.stops.get(model, stop_s)))
             for model in self.fleet.models
         }
-        acted = callers(lanes(self.requests), traits.__getitem__)
+        acted = callers(lanes(self.requests), self.duration_s, traits.__getitem__)
         return Workload(self.name, self.fleet, costs, acted, self.orders)
 
     def _services(self, rng: Random) -> dict[Past, float]:
@@ -251,14 +251,19 @@ class _Stretch:
                 f"empty box, and load them once more"
             )
         if self._reloads:
-            yield f"the config was reloaded {self._reloads} times: simulated runs have the last one from the beginning"
+            times = _many(self._reloads, "time")
+            yield f"the config was reloaded {times}: simulated runs have the last one from the beginning"
         if gone:
             yield f"{', '.join(gone)}: not in the last config; requests for them are left out of simulated runs"
         if never:
             source = "the median of all loads" if self._loads else "for want of any recorded load"
             yield f"{', '.join(never)}: no load was recorded; {_typical(self._loads, LOAD_S):.3g} s are taken, {source}"
         if self._crashes:
-            yield f"{self._crashes} starts or upstreams failed: simulated ones do not"
+            yield f"{_many(self._crashes, 'start or upstream')} failed: simulated ones do not"
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _models_of(event: ev.Event) -> set[ModelId]:
