@@ -138,8 +138,9 @@ def _check(scenario: ScenarioFile, issues: Issues) -> None:
         for index, member in enumerate(section.members):
             path = ("groups", group, "members", index)
             _check_model(member, path, known, issues)
-            if seen.setdefault(member, group) != group:
+            if member in seen:
                 issues.error(path, f"model '{member}' is in group '{seen[member]}' already; keep one")
+            seen[member] = group
     for who, caller in scenario.callers.items():
         for key, steps in (("first", caller.first), ("loop", caller.loop)):
             for index, step in enumerate(steps):
@@ -190,10 +191,10 @@ def _act(section: CallerSection, rng: Random) -> Script:
 
 
 def _calls(rng: Random, step: StepSection) -> Iterator[Call]:
-    model, retries_s = ModelId(step.model), tuple(step.retry)
+    model = ModelId(step.model)
     for _ in range(_count(rng, step.burst)):
         takes_s, patience_s, cold_s = _draw(rng, step.takes), _draw(rng, step.patience), _draw(rng, step.cold)
-        yield Call(model, takes_s, patience_s, step.swap_class, cold_s, retries_s)
+        yield Call(model, takes_s, patience_s, step.swap_class, cold_s, step.retry)
 
 
 def _draw(rng: Random, span: Span) -> float:

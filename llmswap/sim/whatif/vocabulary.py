@@ -16,11 +16,17 @@ Counts = tuple[int, int]
 
 def _span(value: object) -> Any:  # noqa: ANN401  pydantic judges what comes out
     """Read `3` as `[3, 3]`."""
-    ends = value if isinstance(value, list) else [value, value]
-    numbers = [end for end in ends if isinstance(end, int | float) and not isinstance(end, bool) and isfinite(end)]
-    if len(ends) != 2 or len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1]:
+    ends: list[Any] = value if isinstance(value, list) else [value, value]
+    if len(ends) != 2 or not all(map(_is_length, ends)) or ends[0] > ends[1]:
         raise PydanticCustomError("span", "must be a number, or [least, most], at least 0")
-    return tuple(numbers)
+    return tuple(map(float, ends))
+
+
+def _patience(value: object) -> Any:  # noqa: ANN401
+    ends = _span(value)
+    if ends[0] == 0:
+        raise PydanticCustomError("patience", "must be more than 0")
+    return ends
 
 
 def _counts(value: object) -> Any:  # noqa: ANN401
@@ -30,8 +36,14 @@ def _counts(value: object) -> Any:  # noqa: ANN401
     return tuple(map(int, ends))
 
 
-def _seconds(value: object) -> Any:  # noqa: ANN401
-    return [_span(pause)[0] for pause in value] if isinstance(value, list) else value
+def _pauses(value: object) -> Any:  # noqa: ANN401
+    if not isinstance(value, list) or not all(map(_is_length, value)):
+        raise PydanticCustomError("pauses", "must be a list of numbers, at least 0")
+    return tuple(map(float, value))
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) and value >= 0
 
 
 def _chance(value: object) -> Any:  # noqa: ANN401
@@ -66,7 +78,7 @@ class StepSection(Section):
     model: Text = Field(description="Who is asked.")
     takes: Seconds = Field(description="Seconds an answer takes once it is being served.")
     think: Seconds = Field(default=(0.0, 0.0), description="Pause before the calls.")
-    patience: Seconds = Field(
+    patience: Annotated[Span, BeforeValidator(_patience)] = Field(
         default=(inf, inf), description="Seconds after which the caller hangs up, the answer included; else never."
     )
     chance: Annotated[float, BeforeValidator(_chance)] = Field(
@@ -82,8 +94,8 @@ class StepSection(Section):
         default=(0.0, 0.0),
         description="Seconds an answer takes longer if the model was reloaded since it last answered this caller.",
     )
-    retry: Annotated[list[float], BeforeValidator(_seconds)] = Field(
-        default=[], description="Pauses before each further try, after a refusal or lost patience."
+    retry: Annotated[tuple[float, ...], BeforeValidator(_pauses)] = Field(
+        default=(), description="Pauses before each further try, after a refusal or lost patience."
     )
 
 
