@@ -65,6 +65,13 @@ def rotated(path: Path) -> list[Path]:
     return [found[number] for number in sorted(found) if number > 0]
 
 
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 class Recording:
     """The records of a journal, in order; iterate it once.
 
@@ -83,7 +90,7 @@ class Recording:
         self._files = [file for file in (*reversed(rotated(path)), path) if file.is_file()]
         if not self._files:
             raise JournalError(f"{path}: there is no such journal")
-        self.total_bytes = sum(file.stat().st_size for file in self._files)
+        self.total_bytes = sum(map(_size, self._files))
         self.read_bytes = 0
         self._run: str | None = None
         self._next = 0
@@ -93,6 +100,8 @@ class Recording:
         for file in self._files:
             try:
                 yield from self._records(file)
+            except FileNotFoundError:
+                continue  # rotated away just now; the next header tells what is missing
             except OSError as error:
                 raise JournalError(f"{file}: cannot be read: {error.strerror}") from error
 

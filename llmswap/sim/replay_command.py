@@ -53,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
 def _watched(recording: Recording, fleet: Fleet | None) -> Iterator[Record]:
     """Pass the records on, and tell of each run and of the progress."""
     on_terminal = sys.stderr.isatty()
-    for number, record in enumerate(recording):
+    for number, record in enumerate(recording, 1):
         if on_terminal and number % _PROGRESS_EVERY == 0:
-            sys.stderr.write(f"\r{recording.read_bytes / max(1, recording.total_bytes):4.0%}\r")
+            sys.stderr.write(f"\r{recording.read_bytes / recording.total_bytes:4.0%}\r")
             sys.stderr.flush()
         yield record
         if isinstance(record, Header):
