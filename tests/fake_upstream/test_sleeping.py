@@ -49,6 +49,20 @@ async def test_requests_while_asleep_wait_for_the_wake_and_are_then_served():
         assert (status, body["usage"]["completion_tokens"]) == (200, 6)
 
 
+async def test_a_wake_too_short_to_be_used_leaves_requests_parked():
+    async with sleeper() as fake:
+        await fake.post("/sleep")
+        request = asyncio.create_task(fake.post(PATH, CHAT))
+        engine = fake.fake.engine
+        await until(lambda: engine.parked == 1)
+        engine.gate.set()
+        engine.gate.clear()
+        await fake.get("/health")  # some turns of the loop
+        assert (engine.parked, engine.busy) == (1, False)
+        await fake.post("/wake_up")
+        assert (await request)[0] == 200
+
+
 async def test_requests_while_asleep_can_be_refused_or_kill_the_engine():
     async with sleeper("--asleep-requests", "503") as fake:
         await fake.post("/sleep?level=1")
