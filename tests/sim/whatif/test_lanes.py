@@ -107,3 +107,32 @@ def test_who_left_leaves_as_late_and_who_was_served_would_have_waited_longer_tha
 def test_nobody_leaves_where_nobody_ever_did():
     calm, hasty = past(0, 9, waited_s=5.0), past(0, 3, "bob", gave_up=True)
     assert patience([calm, hasty], 100.0, Random(1))[calm] == inf
+
+
+def turns(caller, many):
+    """Act a caller out: the model and the pause of each turn, as far as asked for."""
+    script = caller.script(Random(1))
+    done = []
+    turn = next(script, None)
+    while turn is not None and len(done) < many:
+        done.append(turn.after_s)
+        try:
+            turn = script.send((Answer(0.0, caller.name, turn.calls[0], Ending.DONE, 1, 0.0, 0.0),))
+        except StopIteration:
+            turn = None
+    return done
+
+
+def test_a_loop_that_was_on_when_the_recording_ended_goes_on():
+    (caller,) = callers(lanes([past(7, 10), past(12, 20), past(23, 30)]), 33.0, lambda _: Traits(1.0))
+    assert turns(caller, 6) == [7, 2, 3, 2, 3, 2]
+
+
+def test_a_loop_that_had_ended_before_ends():
+    (caller,) = callers(lanes([past(7, 10), past(12, 20), past(23, 30)]), 34.0, lambda _: Traits(1.0))
+    assert turns(caller, 6) == [7, 2, 3]
+
+
+def test_one_request_is_no_loop():
+    (caller,) = callers(lanes([past(7, None)]), 10.0, lambda _: Traits(1.0))
+    assert turns(caller, 6) == [7]
