@@ -22,9 +22,8 @@ def caller_of(request: web.BaseRequest, access: AccessSettings) -> str:
     claimed = request.headers.get(CALLER)
     if claimed is not None and (name := _tidy(claimed)):
         return name
-    mark: str | None = request.get(KEY_MARK)
-    if mark is not None:
-        return mark
+    if access.api_keys and (mark := request.get(KEY_MARK)):
+        return str(mark)
     address = request.remote or ""
     if access.trusted_proxies:
         address = client_address(address, request.headers.get("X-Forwarded-For"), access.trusted_proxies)

@@ -15,6 +15,8 @@ from llmswap.proxy.context import Context
 from llmswap.proxy.dialects import Ask
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.messages import Outgoing
+from llmswap.proxy.request_keys import SERVED
+from llmswap.runtime.gate import Lease
 
 _SHOWN = 200  # characters of a client's model name in an error
 
@@ -34,6 +36,8 @@ class Call:
         target: Path and query for the upstream.
         head: Headers for the upstream.
         substitutable: Whether another model's answer would do.
+        waited_s: How long it has waited for its leases, so far.
+        swap_s: How much of that was a swap; None if the model was up each time.
     """
 
     request: web.Request
@@ -45,6 +49,16 @@ class Call:
     swap_class: SwapClass
     caller: str
     substitutable: bool = True
+    waited_s: float = 0.0
+    swap_s: float | None = None
+
+    def granted(self, lease: Lease) -> None:
+        """Note how it came by a lease, for the response to tell."""
+        self.waited_s += lease.waited_s
+        if lease.swap_s is not None:
+            self.swap_s = lease.swap_s + (self.swap_s or 0.0)
+        substitute = None if lease.model == self.settings.id else lease.model
+        self.request[SERVED] = swapping.served(self.waited_s, self.swap_s, substitute)
 
     def outgoing(self, serving: ModelSettings) -> Outgoing:
         """Make what is sent to a model that serves: the one that is asked for, or one that stands in for it.

@@ -1,5 +1,8 @@
 """What of a request's head goes to the upstream, and what is added. Knows no body and no route."""
 
+from enum import Enum, auto
+from functools import lru_cache
+
 from aiohttp import web
 from multidict import CIMultiDict
 
@@ -29,7 +32,28 @@ HOP_BY_HOP = frozenset(
 CREDENTIALS = frozenset({"authorization", "x-api-key", "cookie"})
 
 _FORWARDING = frozenset({"forwarded", "x-real-ip", "x-request-id"})
-_OURS = ("x-forwarded-", "x-llmswap-")  # prefixes of what we say ourselves, or what is said to us
+# What we say ourselves, what is said to us, and what is said to proxies.
+_PREFIXES = ("x-forwarded-", "x-llmswap-", "proxy-")
+
+
+class _Fate(Enum):
+    """What becomes of a header."""
+
+    PASSES = auto()
+    ENDS_HERE = auto()
+    IS_CREDENTIAL = auto()
+    IS_INVALID = auto()
+
+
+@lru_cache(maxsize=512)
+def _fate(name: str) -> _Fate:
+    name = name.lower()
+    if "_" in name:
+        return _Fate.IS_INVALID
+    if name in CREDENTIALS:
+        return _Fate.IS_CREDENTIAL
+    ends_here = name in HOP_BY_HOP or name in _FORWARDING or name.startswith(_PREFIXES)
+    return _Fate.ENDS_HERE if ends_here else _Fate.PASSES
 
 
 def to_upstream(request: web.BaseRequest, access: AccessSettings) -> CIMultiDict[str]:
@@ -41,25 +65,26 @@ def to_upstream(request: web.BaseRequest, access: AccessSettings) -> CIMultiDict
         RequestError: 400, a header name holds an underscore. Servers that fold `_` into `-` would take it for
             another header, past every rule made here.
     """
-    dropped = _named_by_connection(request) | (frozenset() if access.forward_auth else CREDENTIALS)
-    trusted = is_trusted(request.remote or "", access.trusted_proxies)
+    passing = (_Fate.PASSES, _Fate.IS_CREDENTIAL) if access.forward_auth else (_Fate.PASSES,)
+    named = _named_by_connection(request)
     out: CIMultiDict[str] = CIMultiDict()
     for name, value in request.headers.items():
-        low = name.lower()
-        if "_" in low:
+        fate = _fate(name)
+        if fate in passing:
+            if not named or name.lower() not in named:
+                out.add(name, value)
+        elif fate is _Fate.IS_INVALID:
             raise RequestError(400, f"header name {name[:64]!r} holds an underscore; use a hyphen", "invalid_header")
-        if low in HOP_BY_HOP or low in dropped or low.startswith("proxy-"):
-            continue
-        if low in _FORWARDING or low.startswith(_OURS):
-            continue
-        out.add(name, value)
+    trusted = is_trusted(request.remote or "", access.trusted_proxies)
     _add_forwarding(request, out, trusted=trusted)
     out["X-Request-Id"] = request[REQUEST_ID]
     return out
 
 
 def _named_by_connection(request: web.BaseRequest) -> frozenset[str]:
-    lines = request.headers.getall("Connection", ())
+    lines = request.headers.getall("Connection", None)
+    if lines is None:
+        return frozenset()
     return frozenset(token.strip().lower() for line in lines for token in line.split(",")) - {"host"}
 
 

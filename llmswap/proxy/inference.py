@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
@@ -14,7 +13,7 @@ from llmswap.core.events import Generation
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
-from llmswap.proxy import bodies, dialects, headers, multipart, swapping, targets
+from llmswap.proxy import bodies, dialects, headers, multipart, targets
 from llmswap.proxy.calls import Body, Call, call_of, fill_nothing, filler
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask, Dialect
@@ -22,7 +21,7 @@ from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
 from llmswap.proxy.refusals import WAYS_OUT, refusal
-from llmswap.proxy.request_keys import DELIVERY, REQUEST_ID, SERVED
+from llmswap.proxy.request_keys import DELIVERY, REQUEST_ID
 from llmswap.proxy.upstream import UNREACHABLE, Delivery, End, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
 
@@ -117,7 +116,6 @@ async def _serve_on(
     Once, and only if it died at once: a call that takes an upstream down after a while must not do it twice.
     """
     again = False
-    wait = _Wait()
     while True:
         with (
             context.gate.enter(call.settings.id, call.caller, call.swap_class) as ticket,
@@ -125,9 +123,7 @@ async def _serve_on(
         ):
             lease = await _lease(context, call, ticket, loading)
             serving = _serving(context, call, lease)
-            wait.add(lease)
-            substitute = None if serving is call.settings else serving.id
-            call.request[SERVED] = swapping.served(wait.waited_s, wait.swap_s, substitute)
+            call.granted(lease)
             outgoing = call.outgoing(serving)
             sent_s = time.monotonic()
             try:
@@ -152,23 +148,6 @@ async def _serve_on(
         if not await _noticed(context, lease.model, lease.generation):
             raise unanswered
         again = True
-
-
-@dataclass(slots=True)
-class _Wait:
-    """How long a call has waited, over all its leases.
-
-    Attributes:
-        swap_s: How much of it was a swap; None if the model was up each time.
-    """
-
-    waited_s: float = 0.0
-    swap_s: float | None = None
-
-    def add(self, lease: Lease) -> None:
-        self.waited_s += lease.waited_s
-        if lease.swap_s is not None:
-            self.swap_s = (self.swap_s or 0.0) + lease.swap_s
 
 
 def _serving(context: Context, call: Call, lease: Lease) -> ModelSettings:
