@@ -89,8 +89,8 @@ class App:
         self._proxy_log = ProxyLog(logs)
         self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
-        self._journal = Journal(loaded.fleet)
-        self.loop.observe(self._journal)
+        self.journal = Journal(loaded.fleet)
+        self.loop.observe(self.journal)
         self._supervisor = Supervisor(
             {model.id: model.launch for model in loaded.settings.models.values()},
             self.loop.post,
@@ -136,7 +136,7 @@ class App:
         """
         for warning in self.context.loaded.warnings:
             log.warning("%s", warning)
-        self._journal.configure(self.context.loaded.settings.journal)
+        self.journal.configure(self.context.loaded.settings.journal)
         await self._supervisor.reclaim_orphans()
         self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
         for address in self.addresses:
@@ -213,7 +213,7 @@ class App:
         self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.context.loaded = loaded
         self._metrics.configured(loaded.fleet)
-        self._journal.configure(loaded.settings.journal)
+        self.journal.configure(loaded.settings.journal)
         self.loop.post(FleetReloaded(loaded.fleet))
 
     async def reload_logged(self) -> None:
@@ -257,7 +257,7 @@ class App:
         if self._server is not None:
             await self._server.close(STOP_MARGIN_S)
         await self.context.upstream.close()
-        await asyncio.to_thread(self._journal.close)
+        await asyncio.to_thread(self.journal.close)
         self._proxy_log.remove()
         self._stdout.close()
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long the simulated engines take: 1 is as long as real ones (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the scripted clients (default: %(default)s)")
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        metavar="FILE",
+        help="where to record it, to be kept (default: in the demo's own folder, gone when it ends)",
+    )
     parser.add_argument("--plain", action="store_true", help="one line per event, also on a terminal")
 
 
@@ -37,4 +44,5 @@ def run(args: argparse.Namespace) -> int:
     """Run the demo from parsed arguments."""
     from llmswap.demo.show import Wishes, show
 
-    return asyncio.run(show(Wishes(args.port, args.duration, args.time_scale, args.seed, args.plain)))
+    wishes = Wishes(args.port, args.duration, args.time_scale, args.seed, args.plain, args.journal)
+    return asyncio.run(show(wishes))

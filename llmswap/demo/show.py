@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 import signal
 import sys
 import tempfile
@@ -30,6 +31,7 @@ class Wishes:
         duration_s: None means until told to stop.
         time_scale: Multiplies every delay of the simulated engines and of the clients.
         plain: A line per event, also on a terminal.
+        journal: Where the journal is kept; None for the demo's own folder.
     """
 
     port: int
@@ -37,6 +39,7 @@ class Wishes:
     time_scale: float
     seed: int
     plain: bool
+    journal: Path | None
 
 
 async def show(wishes: Wishes) -> int:
@@ -49,22 +52,27 @@ async def show(wishes: Wishes) -> int:
     story = Story(None if on_screen else _print_line)
     with tempfile.TemporaryDirectory(prefix="llmswap-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        config = write_config(folder, wishes.time_scale)
+        journal = wishes.journal or folder / "journal.jsonl"
+        config = write_config(folder, wishes.time_scale, journal)
         options = Options(config=config, listen=f"127.0.0.1:{port}", state_dir=folder / "state")
         async with running_app(options, reader(options)) as app:
             app.loop.observe(story)
-            performance = _Performance(app, story, folder, wishes)
+            performance = _Performance(app, story, folder, journal, wishes)
             with Terminal(colour=wants_colour()) if on_screen else contextlib.nullcontext() as terminal:
                 await performance.play(terminal)
             _print("stopping the simulated servers")
     _print(story.summary())
+    if app.journal.trouble:
+        _print(f"It could not be recorded in {journal}: {app.journal.trouble}")
+    elif wishes.journal is not None:
+        _print(f"It is recorded: {_program()} simulate {shlex.quote(str(journal))}")
     return 1 if any(client.failed for client in performance.clients) else 0
 
 
 class _Performance:
     """The clients at work, watched."""
 
-    def __init__(self, app: App, story: Story, folder: Path, wishes: Wishes) -> None:
+    def __init__(self, app: App, story: Story, folder: Path, journal: Path, wishes: Wishes) -> None:
         self._app, self._story, self._wishes = app, story, wishes
         self._url = app.addresses[0]
         self._ledger = Ledger(ledger_path(folder), GPU_GIB, 0.0, Holder("demo"))
@@ -74,6 +82,7 @@ class _Performance:
             f"  curl {self._url}/v1/models",
             f"  {_program()} status --url {self._url}",
             f"  less {folder / 'config.yaml'}",
+            *(f"  {_program()} {command} {shlex.quote(str(journal))}" for command in ("simulate", "replay")),
         )
         self.clients = [
             Client(name, model, self._url, wishes.time_scale, Random(f"{wishes.seed}/{name}"), story.add)

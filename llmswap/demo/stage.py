@@ -1,5 +1,6 @@
 """The demo's scenery: three simulated models on one simulated GPU, written as the config file anybody could write."""
 
+import json
 import shlex
 import socket
 import sys
@@ -41,11 +42,13 @@ CAST = (
 )
 
 
-def write_config(folder: Path, time_scale: float) -> Path:
+def write_config(folder: Path, time_scale: float, journal: Path) -> Path:
     """Write config.yaml into the folder, and give its path."""
     lines = [
         "# The config of this demo. The commands are simulated servers; yours would be llama-server or vllm.",
         "logToStdout: none     # the demo's own view tells the story",
+        "journal:              # what happens, for `llmswap simulate` and `llmswap replay`",
+        f"  path: {json.dumps(str(journal), ensure_ascii=False)}",
         "models:",
     ]
     for part in CAST:

@@ -34,6 +34,7 @@ class Scribe:
     Attributes:
         items: What to write, in order, a mark before the first line. The event loop appends, the thread takes.
         taken_bytes: How much of the lines is written so far.
+        complaint: Why it cannot write at present; empty while it can.
     """
 
     def __init__(self, run: str) -> None:
@@ -46,7 +47,7 @@ class Scribe:
         self._chunk: list[bytes] = []  # taken from the items, and not written yet
         self._next: Mark | None = None
         self._header_due = True
-        self._complaint = ""
+        self.complaint = ""
         self._ending = False
         self._work = threading.Event()
         self._hurry = threading.Event()
@@ -104,8 +105,8 @@ class Scribe:
             self._gather()
             if self._chunk:
                 self._write_chunk()
-        if self._complaint and self._file is not None:
-            self._complaint = ""
+        if self.complaint and self._file is not None:
+            self.complaint = ""
             log.warning("the journal %s is being written again", self._file.settings.path)
 
     def _gather(self) -> None:
@@ -157,8 +158,8 @@ class Scribe:
         """Say once what is wrong, until something else is or all is well."""
         self._close()
         complaint = error.strerror or str(error)
-        if complaint != self._complaint:
-            self._complaint = complaint
+        if complaint != self.complaint:
+            self.complaint = complaint
             path = self._settings.path if self._settings is not None else None
             log.error("cannot write the journal %s: %s; trying again now and then, steps may be lost", path, complaint)
 

@@ -37,6 +37,11 @@ class Journal:
         self._put_bytes = 0
         self._scribe: Scribe | None = None
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written at present; empty if nothing keeps it from that."""
+        return self._scribe.complaint if self._scribe is not None else ""
+
     def configure(self, settings: JournalSettings | None) -> None:
         """Record there from now on; None switches it off."""
         if settings is not None and self._scribe is None:

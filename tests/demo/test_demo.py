@@ -82,6 +82,23 @@ def test_a_taken_port_is_said_and_another_one_found():
     assert "llmswap serves at http://127.0.0.1:" in output
 
 
+def test_its_journal_replays(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    code, output = run("--port", "0", "--duration", "1", "--journal", str(path))
+    assert code == 0, output
+    assert f"simulate {path}" in output.splitlines()[-1]
+    assert main(["replay", str(path)]) == 0
+
+
+def test_a_journal_that_cannot_be_written_is_said(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text("something else\n")
+    code, output = run("--port", "0", "--duration", "0.3", "--journal", str(path))
+    assert code == 0, output
+    assert f"It could not be recorded in {path}: the file exists and is not a journal" in output
+    assert path.read_text() == "something else\n"
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="pastes the curl lines it prints")
 def test_its_curl_lines_work_as_pasted_and_ctrl_c_stops_everything():
     with running("--port", "0", stdout=subprocess.PIPE) as (process, descendants):

@@ -75,7 +75,7 @@ def test_no_color_is_obeyed(set_to, wanted, monkeypatch):
 
 
 def test_the_scenery_is_a_config_without_warnings(tmp_path):
-    loaded = load(write_config(tmp_path, 0.1), None, {})
+    loaded = load(write_config(tmp_path, 0.1, tmp_path / "j.jsonl"), None, {})
     assert list(loaded.fleet.models) == [part.model for part in CAST]
     assert not loaded.warnings
     assert {group.name for group in loaded.fleet.groups} >= {"together", "alone"}

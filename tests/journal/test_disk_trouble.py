@@ -44,10 +44,11 @@ def test_a_place_that_cannot_be_written_is_said_once_and_tried_again(tmp_path, b
     assert len(complaints()) == 1
     level, text = complaints()[0]
     assert level == "ERROR"
-    assert f"cannot write the journal {path}: " in text
+    assert f"cannot write the journal {path}: {journal.trouble}; " in text
     in_the_way.unlink()
     until_now(lambda: numbers(path) == list(range(100)), "nothing was lost")
     until_now(lambda: len(complaints()) == 2, "it is said that all is well")
+    assert journal.trouble == ""
     assert complaints()[1] == ("WARNING", f"the journal {path} is being written again")
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from contextlib import asynccontextmanager
 
 import aiohttp
-import pytest
 
 from llmswap.cli import main
 from llmswap.core import commands as do
@@ -23,7 +22,7 @@ LAST_WORDS = "canary of last words"
 CANARIES = (KEY, PROMPT, ENVIRONMENT, LAST_WORDS)
 
 
-def config(path, scheduler="fair", **more):
+def config(path, **more):
     models = {
         "a": {"cmd": fake("a"), "env": [f"HF_TOKEN={ENVIRONMENT}"]},
         "b": {"cmd": fake("b"), "aliases": ["bee"]},
@@ -38,7 +37,7 @@ def config(path, scheduler="fair", **more):
         "models": models | more,
         "groups": groups,
         "hooks": {"on_startup": {"preload": ["a"]}},
-        "routing": {"scheduler": {"use": scheduler}},
+        "routing": {"scheduler": {"use": "fair"}},
     }
 
 
@@ -66,7 +65,7 @@ async def client():
         yield http
 
 
-async def a_busy_afternoon(program, path, scheduler):
+async def a_busy_afternoon(program, path):
     """Swaps, a failed start, a crash, clients that leave, a reload, an unload, a ttl."""
     message = [{"role": "user", "content": PROMPT}]
     async with client() as http:
@@ -78,7 +77,7 @@ async def a_busy_afternoon(program, path, scheduler):
             before = len(happened(path, ev.RequestArrived, model="a"))
             queued = asyncio.create_task(ask(http, program, "a"))
             await until(lambda: len(happened(path, ev.RequestArrived, model="a")) > before, "a is waited for")
-            program.reload(config(path, scheduler, extra={"cmd": fake("extra")}))
+            program.reload(config(path, extra={"cmd": fake("extra")}))
             await until_happened(path, ev.FleetReloaded)
             await finish(queued)
             await until_happened(path, ev.RequestCancelled)
@@ -94,11 +93,10 @@ async def a_busy_afternoon(program, path, scheduler):
         assert (await ask(http, program, "b"))[0] == 200
 
 
-@pytest.mark.parametrize("scheduler", ["fifo", "fair"])
-async def test_a_busy_afternoon_replays_byte_for_byte_and_holds_no_secret(stack, tmp_path, capsys, scheduler):
+async def test_a_busy_afternoon_replays_byte_for_byte_and_holds_no_secret(stack, tmp_path, capsys):
     path = tmp_path / "deep" / "journal.jsonl"
-    program = stack.start(config(path, scheduler))
-    await a_busy_afternoon(program, path, scheduler)
+    program = stack.start(config(path))
+    await a_busy_afternoon(program, path)
     program.terminate()
     assert await program.exited() == 0
 
