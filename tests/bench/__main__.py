@@ -18,7 +18,7 @@ from tests.bench import contenders, program
 from tests.bench.contenders import Served
 from tests.bench.figures import CHUNK, FLAT_OUT, PACED, REQUESTS_PER_S, Row, cpu_per_unit, cpu_rows, stream_rows
 
-SECTIONS = ("cpu", "chunks", "streams", "swaps", "start", "hostile")
+SECTIONS = ("cpu", "chunks", "streams", "swaps", "start", "hostile", "refusals")
 CPU = (
     ("cpu", FLAT_OUT, "CPU per request, 2 KB in, 0.6 KB out, 16 connections", 8.0),
     ("cpu", PACED, f"CPU per request, the same paced at {REQUESTS_PER_S}/s", None),

@@ -20,6 +20,7 @@ from tests.bench.figures import RSS_POLL_S, Row, apply_load
 MODELS = 10
 REQUESTS = 1000
 LOAD_S = 0.1
+REFUSALS = 2000
 BODY_MIB = 512
 BOMBS = 5
 BOMB_BYTES = 1 << 30
@@ -164,8 +165,35 @@ def _send(port: int, head: bytes, blocks: Iterable[bytes]) -> int:
     return int(answer[9:12]) if answer.startswith(b"HTTP/1.1 ") else 0
 
 
+def refusal_rows(directory: Path, quick: bool) -> list[Row]:
+    """Ask for a model that is not up, and say that it may not be swapped in for that."""
+    count = REFUSALS // 4 if quick else REFUSALS
+    config = contenders.many_models(2, LOAD_S, 10)
+    request = wire.chat(2000, model="m1").replace(b"Accept: */*", b"X-LLMSwap-Swap: never-swap")
+    with contenders.llmswap(directory, config, "refusals") as server:
+        _ask(server.port, "m0")  # somebody whom a swap would cost its place
+        loads = starts(server.port)
+        took_ms, answers = [], []
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
+            for _ in range(count):
+                began_s = time.perf_counter()
+                sock.sendall(request)
+                answers.append(sock.recv(65536))
+                took_ms.append(1000 * (time.perf_counter() - began_s))
+        loads = starts(server.port) - loads
+    wrong = sum(not (answer.startswith(b"HTTP/1.1 503 ") and b'"would_swap"' in answer) for answer in answers)
+    p99_ms = statistics.quantiles(took_ms, n=100)[98]
+    note = f"p50 {statistics.median(took_ms):.2f}, max {max(took_ms):.1f} ms"
+    return [
+        Row(f"{count} requests that may not swap: p99 to the refusal", p99_ms, "ms", 5.0, note),
+        Row(f"{count} requests that may not swap: not refused with would_swap", wrong, "", 0),
+        Row(f"{count} requests that may not swap: loads", loads, "", 0),
+    ]
+
+
 SECTIONS: Mapping[str, Callable[[Path, bool], list[Row]]] = {
     "swaps": swap_rows,
     "start": start_rows,
     "hostile": hostile_rows,
+    "refusals": refusal_rows,
 }

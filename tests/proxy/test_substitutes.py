@@ -116,6 +116,22 @@ async def test_a_substitute_gets_the_body_as_if_it_had_been_asked_for_by_its_id(
         assert [start.model for start in rig.starts] == ["plain", "renamed"]
 
 
+async def test_a_substitute_has_its_own_time_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = CONFIG.replace("    useModelName: org", "    timeouts: {responseHeader: 7}\n    useModelName: org")
+    async with rig_on(loads(config)) as rig:
+        load(rig, "renamed")
+        limits = []
+
+        async def forward(*given: Any, **_: Any) -> web.StreamResponse:
+            limits.append(given[3].response_header_s)
+            return web.Response()
+
+        monkeypatch.setattr(rig.context.upstream, "forward", forward)
+        await ask(rig, {"model": "title"})
+        await ask(rig, {"model": "big"})
+        assert limits == [7.0, None]
+
+
 async def test_prefer_warm_swaps_if_no_substitute_is_up() -> None:
     async with rig_on(loads(CONFIG)) as rig:
         load(rig, "shy")
