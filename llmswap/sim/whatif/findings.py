@@ -7,9 +7,9 @@ from typing import Any
 from llmswap.sim.whatif.compare import Row, best
 from llmswap.sim.whatif.score import Score, Waits
 
-LABEL_MAX = 38
+LABEL_MAX = 34
 CALLERS_MAX = 12  # callers may be many; JSON has all
-PAIRS_MAX = 4
+PAIRS_MAX = 2
 SWAPS_BAR, WAIT_BAR = 0.05, 0.15  # how well a simulation of a recording must agree with it
 SLACK_SWAPS, SLACK_S = 1.0, 1.0  # and what is too little to matter
 
@@ -85,7 +85,7 @@ def as_text(findings: Findings) -> str:
         _main_table(findings.rows, findings.best),
         list(_verdicts(findings)),
         _waits_table("model", [(row.label, row.score.by_model) for row in told]),
-        _waits_table("caller", [(row.label, row.score.by_caller) for row in told]),
+        _waits_table("caller", [(row.label, row.score.by_caller) for row in told]) if _callers_matter(told) else [],
         list(_evictions(told)),
         [f"note: {note}" for note in findings.notes],
     ]
@@ -93,13 +93,12 @@ def as_text(findings: Findings) -> str:
 
 
 def _main_table(rows: Sequence[Row], marked: Row | None) -> list[str]:
-    head = ("done/h", "swaps", "swapping", "pingpong", "hits", "p50 s", "p95 s", "worst s", "refused", "gave up")
+    head = ("done/h", "swaps", "GPU lost", "hits", "p50 s", "p95 s", "worst", "refused", "gave up")
     cells = [
         (
             count(row.score.completed_per_h),
             count(row.score.swaps),
             f"{row.score.lost_share:.0%}",
-            count(row.score.ping_pongs),
             _share(row.score.hits, row.score.hits + row.score.misses),
             *_times(row.score.waits),
             count(sum(row.score.rejected.values())),
@@ -125,10 +124,15 @@ def _waits_table(title: str, told: Sequence[tuple[str, Mapping[Any, Waits]]]) ->
             waits = table.get(who, Waits())
             labels.append(_pair(who or "(unknown)" if place == 0 else "", label))
             cells.append((count(waits.requests), count(waits.completed), *_times(waits)))
-    lines = _table(_pair(f"waits by {title}", ""), labels, ("requests", "done", "p50 s", "p95 s", "worst s"), cells)
+    lines = _table(_pair(f"waits by {title}", ""), labels, ("requests", "done", "p50 s", "p95 s", "worst"), cells)
     if len(whos) > len(shown):
         lines.append(f"and {len(whos) - len(shown)} more; --json has all")
     return lines
+
+
+def _callers_matter(told: Sequence[Row]) -> bool:
+    """Whether callers are more than other words for models."""
+    return any(dict(row.score.by_caller) != dict(row.score.by_model) for row in told)
 
 
 def _pair(who: str, label: str) -> str:
@@ -140,7 +144,8 @@ def _evictions(told: Iterable[Row]) -> Iterator[str]:
     for row in told:
         ranked = sorted(row.score.evictions.items(), key=lambda pair: -pair[1])[:PAIRS_MAX]
         pairs = ", ".join(f"{gone} for {target} {count(times)}" for (gone, target), times in ranked)
-        yield f"  {_short(row.label)}: {pairs or 'none'}"
+        undone = f"; undone at once: {count(row.score.ping_pongs)}" if row.score.ping_pongs else ""
+        yield f"  {_short(row.label)}: {pairs or 'none'}{undone}"
 
 
 def _verdicts(findings: Findings) -> Iterator[str]:
@@ -148,15 +153,15 @@ def _verdicts(findings: Findings) -> Iterator[str]:
         yield _fidelity(findings.rows[0].score, findings.faithful.score)
     best_row = findings.best
     if best_row is not None:
-        yield f"* best of the sweep: {best_row.label}: {praise(best_row.score)}"
-        others = [row for row in findings.rows if not row.swept]
-        yield from (f"  against {row.label}: {praise(row.score)}" for row in others)
+        yield "Best of the sweep (most completed; among those as good, the shortest p95 wait):"
+        for row in findings.told_in_full:
+            yield f"{'*' if row is best_row else ' '} {_short(row.label)}: {praise(row.score)}"
 
 
 def praise(score: Score) -> str:
     """Sum a score up in a line."""
     return (
-        f"{count(score.completed_per_h)} done per hour, {count(score.swaps)} swaps, {score.lost_share:.0%} of the time "
+        f"{count(score.completed_per_h)} done/h, {count(score.swaps)} swaps, {score.lost_share:.0%} of the time "
         f"lost to swapping, p95 wait {count(score.waits.p95_s)} s"
     )
 
