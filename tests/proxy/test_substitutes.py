@@ -7,13 +7,18 @@ import aiohttp
 import orjson
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from llmswap.config.load import loads
-from llmswap.core.events import LoadRequested, UpstreamExited, UpstreamStopped
+from llmswap.core.events import Generation, LoadRequested, RequestId, SwapClass, UpstreamExited, UpstreamStopped
 from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
+from llmswap.proxy.calls import Call, fill_nothing
+from llmswap.proxy.dialects import Ask
+from llmswap.proxy.request_keys import SERVED
 from llmswap.proxy.swapping import SERVED_BY, served
-from tests.proxy.rig import Rig, rig_on
+from llmswap.runtime.gate import Lease
+from tests.proxy.rig import Rig, model, rig_on
 from tests.raw import Reply, request
 from tests.stack import until
 
@@ -21,7 +26,7 @@ CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json\r\n"
 NEVER = "X-LLMSwap-Swap: never-swap\r\n"
 WARM = "X-LLMSwap-Swap: prefer-warm\r\n"
-ANSWERS = ("x-llmswap-queue-seconds", "x-llmswap-swap-seconds", "x-llmswap-residency", "x-llmswap-served-by")
+ANSWERS = ("x-llmswap-swap-seconds", "x-llmswap-residency", "x-llmswap-served-by")
 
 CONFIG = """
 models:
@@ -46,12 +51,14 @@ async def ask(rig: Rig, body: dict[str, Any], headers: str = "", path: str = CHA
     return await rig.raw(request("POST", path, orjson.dumps(body), headers=JSON + headers))
 
 
-def load(rig: Rig, model: str) -> None:
-    rig.loop.post(LoadRequested(ModelId(model)))
-    assert rig.state(model) is State.READY
+def load(rig: Rig, name: str) -> None:
+    rig.loop.post(LoadRequested(ModelId(name)))
+    assert rig.state(name) is State.READY
 
 
 def said(reply: Reply) -> tuple[str | None, ...]:
+    """Give what a response says of its swap, its model's residency and its substitute."""
+    assert ("x-llmswap-queue-seconds" in reply.headers) is ("x-llmswap-swap-seconds" in reply.headers)
     return tuple(reply.headers.get(name) for name in ANSWERS)
 
 
@@ -99,7 +106,7 @@ async def test_a_model_that_is_up_serves_whatever_the_class() -> None:
         load(rig, "big")
         for name in ("title", "chat", "big"):
             reply = await ask(rig, {"model": name})
-            assert (reply.status, said(reply)) == (200, ("0.000", "0.000", "hit", None))
+            assert (reply.status, said(reply)) == (200, ("0.000", "hit", None))
         assert [seen.json["model"] for seen in rig.upstream.seen] == ["title", "chat", "big"]
 
 
@@ -107,11 +114,11 @@ async def test_a_substitute_gets_the_body_as_if_it_had_been_asked_for_by_its_id(
     async with rig_on(loads(CONFIG)) as rig:
         load(rig, "plain")
         reply = await ask(rig, {"model": "chat", "top_k": 1, "x": 2})
-        assert (reply.status, said(reply)) == (200, ("0.000", "0.000", "hit", "plain"))
+        assert (reply.status, said(reply)) == (200, ("0.000", "hit", "plain"))
         assert rig.upstream.last.json == {"model": "plain", "x": 2, "temperature": 0}
         load(rig, "renamed")
         reply = await ask(rig, {"model": "title", "top_k": 1})
-        assert (reply.status, said(reply)) == (200, ("0.000", "0.000", "hit", "renamed"))
+        assert (reply.status, said(reply)) == (200, ("0.000", "hit", "renamed"))
         assert rig.upstream.last.json == {"model": "org/renamed", "top_k": 1}
         assert [start.model for start in rig.starts] == ["plain", "renamed"]
 
@@ -136,7 +143,7 @@ async def test_prefer_warm_swaps_if_no_substitute_is_up() -> None:
     async with rig_on(loads(CONFIG)) as rig:
         load(rig, "shy")
         reply = await ask(rig, {"model": "chat"})
-        assert (reply.status, *said(reply)[2:]) == (200, "miss", None)
+        assert (reply.status, *said(reply)[1:]) == (200, "miss", None)
         assert rig.upstream.last.json == {"model": "chat", "top_p": 0.5, "seed": 1}
         assert rig.state("big") is State.READY
 
@@ -148,9 +155,10 @@ async def test_a_swap_is_timed_in_the_head() -> None:
         await until(lambda: rig.starts, "the start is ordered")
         await asyncio.sleep(0.05)  # the start takes that long
         rig.ready()
-        queue_s, swap_s, residency, _ = said(await asked)
-        assert residency == "miss"
-        assert 0.05 <= float(swap_s or 0) <= float(queue_s or 0) + 0.001 < 5
+        reply = await asked
+        queue_s, swap_s = reply.headers["x-llmswap-queue-seconds"], reply.headers["x-llmswap-swap-seconds"]
+        assert said(reply) == (swap_s, "miss", None)
+        assert 0.05 <= float(swap_s) <= float(queue_s) + 0.001 < 5
 
 
 async def test_streams_say_it_in_the_head_too_and_upstreams_cannot_say_it_for_us() -> None:
@@ -165,7 +173,7 @@ async def test_streams_say_it_in_the_head_too_and_upstreams_cannot_say_it_for_us
         rig.upstream.answer = stream
         load(rig, "big")
         reply = await ask(rig, {"model": "big", "stream": True})
-        assert said(reply) == ("0.000", "0.000", "hit", None)
+        assert said(reply) == ("0.000", "hit", None)
         assert reply.data.lower().count(b"x-llmswap-") == 3
 
 
@@ -175,7 +183,7 @@ async def test_a_loading_stream_says_only_what_is_known_in_its_head() -> None:
         asked = asyncio.create_task(ask(rig, {"model": "big", "stream": True}))
         await until(lambda: rig.starts, "the start is ordered")
         rig.fail("exited with code 1")
-        assert said(await asked) == (None, None, "miss", None)
+        assert said(await asked) == (None, "miss", None)
 
 
 async def test_errors_of_a_dispatched_request_say_it_as_well() -> None:
@@ -187,8 +195,9 @@ async def test_errors_of_a_dispatched_request_say_it_as_well() -> None:
         load(rig, "plain")
         rig.upstream.answer = refuse
         reply = await ask(rig, {"model": "title"})
-        assert (reply.status, said(reply)) == (502, ("0.000", "0.000", "hit", "plain"))
-        assert said(await ask(rig, {"model": "shy"})) == (None,) * 4
+        assert (reply.status, said(reply)) == (502, ("0.000", "hit", "plain"))
+        assert len(rig.upstream.seen) == 1  # it is alive: to ask it again would be to ask for the same
+        assert said(await ask(rig, {"model": "shy"})) == (None,) * 3
 
 
 @pytest.mark.parametrize(
@@ -214,7 +223,7 @@ async def test_wherever_the_model_is_named_the_substitute_reads_its_own_name(
         load(rig, "plain")
         headers = f"Content-Type: {content_type}\r\n{NEVER}"
         reply = await rig.raw(request("POST", CHAT + query, body, headers=headers))
-        assert (reply.status, said(reply)[3]) == (200, "plain")
+        assert (reply.status, said(reply)[2]) == (200, "plain")
         assert (rig.upstream.last.body, rig.upstream.last.target) == (sent, CHAT + target)
 
 
@@ -273,7 +282,7 @@ async def test_a_call_whose_substitute_dies_under_it_is_served_all_the_same() ->
 
         rig.upstream.answer = dies
         reply = await ask(rig, {"model": "chat"})
-        assert (reply.status, *said(reply)[2:]) == (200, "miss", None)
+        assert (reply.status, *said(reply)[1:]) == (200, "miss", None)
         assert [seen.json["model"] for seen in rig.upstream.seen] == ["plain", "chat"]
         assert [start.model for start in rig.starts] == ["plain", "big"]
 
@@ -300,6 +309,15 @@ def test_a_model_id_in_a_header_is_always_printable() -> None:
     }
     assert served(0.0004, None, None) is served(0.0, None, None)
     assert dict(served(0.0, 0.0, None).fields)["X-LLMSwap-Residency"] == "miss"
+
+
+def test_the_waits_for_both_leases_of_a_call_that_is_sent_twice_are_added_up() -> None:
+    noted: dict[Any, Any] = {}
+    ask = Ask("m")
+    call = Call(noted, model("m"), ask, "/", CIMultiDict(), fill_nothing, SwapClass.MAY_SWAP, "")  # type: ignore[arg-type]
+    for waited_s, swap_s in ((1.0, None), (2.0, 1.5), (4.0, 1.0)):
+        call.granted(Lease(RequestId(1), ModelId("m"), Generation(1), "", waited_s, swap_s))
+    assert [value for _, value in noted[SERVED].fields] == ["7.000", "2.500", "miss"]
 
 
 async def test_the_access_log_names_a_substitute(caplog: pytest.LogCaptureFixture) -> None:
