@@ -1,5 +1,7 @@
 """The simulated box: exact times by hand, and what callers do when they wait, hang up, are refused, come again."""
 
+from dataclasses import replace
+
 import pytest
 
 from llmswap.core import events as ev
@@ -10,8 +12,8 @@ from llmswap.sim.whatif.stage import play
 from llmswap.sim.whatif.workload import Between, Call, Caller, Costs, Ending, OneOf, Turn, Workload
 from llmswap.sim.workload import Order
 
-A, B = ModelId("a"), ModelId("b")
-LOAD_S = {A: 10.0, B: 20.0}
+A, B, C = ModelId("a"), ModelId("b"), ModelId("c")
+LOAD_S = {A: 10.0, B: 20.0, C: 30.0}
 STOP_S = 1.0
 
 
@@ -36,8 +38,8 @@ def endless(name, model, think_s, takes_s):
 
 
 def workload(*callers, orders=(), limit=10, queue_timeout_s=600.0):
-    models = {each: Model(each, concurrency_limit=limit, queue_timeout_s=queue_timeout_s) for each in (A, B)}
-    fleet = Fleet(models, {str(each): each for each in models}, (Group("all", (A, B)),))
+    models = {each: Model(each, concurrency_limit=limit, queue_timeout_s=queue_timeout_s) for each in (A, B, C)}
+    fleet = Fleet(models, {str(each): each for each in models}, (Group("all", (A, B, C)),))
     costs = {each: Costs(OneOf((LOAD_S[each],)), Between(STOP_S, STOP_S)) for each in models}
     return Workload("test", fleet, costs, callers, orders)
 
@@ -115,6 +117,12 @@ def test_requests_carry_their_callers_name():
     assert [(event.caller, event.model) for event in arrived] == [("x", A), ("y", B), ("x", A)]
 
 
+def test_requests_carry_their_calls_swap_class():
+    steps, answers = run(workload(caller("x", Turn(0, (Call(A, 5, swap_class=ev.SwapClass.NEVER_SWAP),)))))
+    assert steps[0].event.swap_class is ev.SwapClass.NEVER_SWAP
+    assert [each.ending for each in answers] == [Ending.REFUSED]
+
+
 def test_the_same_seed_tells_the_same_story_and_another_seed_another():
     work = workload(endless("x", A, 3, 8), endless("y", B, 3, 8))
     assert run(work, seed=1) == run(work, seed=1)
@@ -122,32 +130,27 @@ def test_the_same_seed_tells_the_same_story_and_another_seed_another():
 
 
 def test_policies_meet_the_same_demand_at_the_same_costs():
-    costs = {model: Costs(Between(5, 30), Between(0, 3)) for model in (A, B)}
-    work = workload(endless("x", A, 3, 8), endless("y", B, 3, 8))
-    work = Workload(work.name, work.fleet, costs, work.callers)
+    callers = {"x": endless("x", A, 3, 8), "y": endless("y", B, 3, 8), "z": endless("z", C, 100, 3)}
+    work = workload(*callers.values())
+    work = replace(work, costs=dict.fromkeys(LOAD_S, Costs(Between(5, 30), Between(0, 3))))
 
     def asked_and_paid(fleet):
-        steps, answers = run(work, 2000, fleet)
-        asked = {name: [each.call for each in answers if each.caller == name] for name in ("x", "y")}
-        begun, loads = {}, {A: [], B: []}
+        steps, answers = run(work, 3000, fleet)
+        asked = {name: [each.call for each in answers if each.caller == name] for name in callers}
+        begun, loads = {}, {model: [] for model in LOAD_S}
         for step in steps:
             begun.update({each.model: step.at_s for each in step.commands if isinstance(each, Start)})
             if isinstance(step.event, ev.UpstreamReady):
                 loads[step.event.model].append(round(step.at_s - begun[step.event.model], 6))
         return asked, loads
 
-    (asked, loads), (asked_fair, loads_fair) = map(
-        asked_and_paid, (under_fifo(work.fleet), under_fair(work.fleet, hold_s=10))
-    )
-    for ours, others in ((asked["x"], asked_fair["x"]), (asked["y"], asked_fair["y"])):
-        both = min(len(ours), len(others))
-        assert both > 10
-        assert ours[:both] == others[:both]
-        assert len(ours) != len(others)
-    for model in (A, B):
-        drawn_before_stops = min(len(loads[model]), len(loads_fair[model]))
-        assert drawn_before_stops > 5
-        assert loads[model][:drawn_before_stops] == loads_fair[model][:drawn_before_stops]
+    fifo, fair = asked_and_paid(under_fifo(work.fleet)), asked_and_paid(under_fair(work.fleet, hold_s=10))
+    assert fifo != fair
+    for ours, others in zip(fifo, fair, strict=True):
+        for who in ours:
+            both = min(len(ours[who]), len(others[who]))
+            assert both > 8
+            assert ours[who][:both] == others[who][:both]
 
 
 def test_a_closed_loop_never_has_two_requests_open():
