@@ -18,6 +18,7 @@ LEFT, RIGHT = 170, 24  # room for the names of models; for the last label of the
 LANE, LANE_GAP = 18, 5
 WAITS = 110  # height of the chart of waits
 HEAD, TITLE, FOOT, GAP = 74, 24, 44, 30
+FLAT = 3.0  # a bound this many times the worst wait is left out
 CELLS_MAX = 24_000  # columns times lanes: keeps the file under 2 MB
 LONG_S, WIDE = 6 * 3600.0, 4  # in a run this long a column is this wide: it shows shares of several swaps, not noise
 NAME_MAX = 22
@@ -27,7 +28,7 @@ COLOURS = {Doing.LOADING: "#d55e00", Doing.SERVING: "#0072b2", Doing.IDLE: "#a6c
 MODEL_COLOURS = ("#009e73", "#cc3f8f", "#e0a000", "#5b3fa8", "#7a5c1e", "#38b6c9", "#111111", "#8fae1b")
 INK, FAINT, BOUND = "#222222", "#dddddd", "#c00000"
 
-UNITS = ((120.0, 1.0, "s"), (3 * 3600.0, 60.0, "min"), (inf, 3600.0, "h"))
+UNITS = ((300.0, 1.0, "s"), (3 * 3600.0, 60.0, "min"), (inf, 3600.0, "h"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def draw(title: str, panels: Sequence[Panel]) -> str:
     """Draw the runs of one workload under each other, over one time axis."""
     duration_s = max(panel.timeline.duration_s for panel in panels) or 1.0
     models = tuple(dict.fromkeys(model for panel in panels for model in panel.timeline.spans))
-    worst_s = max(_highest(panel) for panel in panels)
+    worst_s = _scale_end(panels)
     time = _Scale(duration_s, LEFT, WIDTH - LEFT - RIGHT)
     columns = int(time.pixels) // (WIDE if duration_s > LONG_S else 1)
     columns = min(columns, CELLS_MAX // max(1, len(models) * len(panels)))
@@ -92,9 +93,13 @@ def draw(title: str, panels: Sequence[Panel]) -> str:
     return "\n".join(parts)
 
 
-def _highest(panel: Panel) -> float:
-    waits_s = [wait.waited_s for waits in panel.timeline.waits.values() for wait in waits]
-    return 1.05 * max(1.0, panel.bound_s or 0.0, *waits_s)
+def _scale_end(panels: Sequence[Panel]) -> float:
+    """Say where the scale of waits ends: it takes in the bounds, unless they would flatten all there is to see."""
+    worst_s = max(
+        [1.0, *(wait.waited_s for panel in panels for waits in panel.timeline.waits.values() for wait in waits)]
+    )
+    near_s = [panel.bound_s for panel in panels if panel.bound_s is not None and panel.bound_s <= FLAT * worst_s]
+    return 1.05 * max(worst_s, *near_s, 0.0)
 
 
 def _head(title: str, panels: Sequence[Panel], height: int) -> Iterator[str]:
@@ -194,7 +199,9 @@ def _waits(panel: Panel, top: float, sheet: _Sheet) -> Iterator[str]:
         yield _text(LEFT - 8, wait(tick) + 4, f"{tick:g}", 'text-anchor="end"')
         yield f'<path d="M{LEFT - 4} {wait(tick):.1f}h4" stroke="{INK}"/>'
     yield _text(14, top + WAITS / 2, "wait, s")
-    if panel.bound_s is not None:
+    if panel.bound_s is not None and panel.bound_s > worst_s:
+        yield _text(LEFT + time.pixels, top + 12, f"maxWait is {panel.bound_s:g} s", 'text-anchor="end"')
+    elif panel.bound_s is not None:
         yield (
             f'<path d="M{LEFT} {wait(panel.bound_s):.1f}h{time.pixels:g}" stroke="{BOUND}" stroke-dasharray="6 4">'
             f"<title>maxWait: {panel.bound_s:g} s</title></path>"

@@ -25,6 +25,7 @@ from llmswap.sim.workload import Order
 # Where a recording says nothing at all about how long something takes.
 LOAD_S, STOP_S, SERVICE_S = 30.0, 1.0, 5.0
 PROGRESS_RECORDS = 10_000
+END_S = 0.5  # who leaves this shortly before the end was cut off by it, as a demo's clients are
 
 Times = Mapping[ModelId, Sequence[float]]
 
@@ -227,6 +228,9 @@ class _Stretch:
         scorer, camera = self._observers
         end_s = self._start_s + self._now_s
         known = self._fleet.models
+        for past in self.requests.values():
+            if past.gave_up and past.ended_s is not None and past.ended_s >= self._now_s - END_S:
+                past.gave_up, past.ended_s = False, None
         return Recorded(
             name=name,
             fleet=self._fleet,

@@ -46,10 +46,10 @@ def json_of(simulate):
 
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory):
-    """Four hours of opencode_fanout under fair."""
+    """Four hours of opencode_fanout under fair, with a hold of 10 s."""
     path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
     workload = scenario.load("opencode_fanout").workload
-    journals.record(path, workload, under_fair(workload.fleet), 1, 4 * 3600.0)
+    journals.record(path, workload, under_fair(workload.fleet, hold_s=10.0), 1, 4 * 3600.0)
     return path
 
 
@@ -145,13 +145,18 @@ def test_the_policy_of_a_config_can_be_tried(json_of, tmp_path):
 
 def test_a_journal_is_shown_as_it_was_and_as_it_would_have_been(simulate, json_of, journal):
     told = json_of(journal)
-    assert policies(told) == ["as recorded", "as recorded, simulated (fair)", "fifo"]  # what was recorded is `fair`
-    recorded, again, fifo = told["rows"]
+    assert policies(told) == ["as recorded", "as recorded, simulated (fair)", "fifo", "fair"]
+    recorded, again, fifo, _ = told["rows"]
     assert (recorded["simulated"], again["simulated"]) == (False, True)
     assert again["swaps"] == pytest.approx(recorded["swaps"], rel=0.05)
     assert fifo["completed"] < 0.75 * recorded["completed"]
     _, out, _ = simulate(journal)
     assert "The simulation agrees with the recording: " in out
+
+
+def test_what_was_recorded_is_not_played_twice(json_of, journal):
+    told = json_of(journal, "--policy", "fair,hold=10")
+    assert policies(told) == ["as recorded", "as recorded, simulated (fair)"]
 
 
 def test_a_picture_is_drawn_of_all_that_is_told(simulate, journal, tmp_path):

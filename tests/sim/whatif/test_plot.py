@@ -128,3 +128,10 @@ def test_a_run_without_anything_in_it_is_drawn_empty():
 )
 def test_ticks_are_round_numbers(most, expected):
     assert ticks(most, 12) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("bound_s", "drawn"), [(20.0, True), (80.0, True), (120.0, False)])
+def test_a_bound_far_above_all_waits_is_told_instead_of_drawn(bound_s, drawn):
+    text = draw("run", [Panel("fair", "", seen(*LIFE, start_s=100.0, end_s=170.0), bound_s)])
+    assert (f"<title>maxWait: {bound_s:g} s</title>" in text) is drawn
+    assert (f">maxWait is {bound_s:g} s<" in text) is not drawn
