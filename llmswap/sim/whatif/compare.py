@@ -48,7 +48,7 @@ def simulate(make: Make, policy: Policy, seeds: Sequence[int], until_s: float, p
         scorer = Scorer(0.0)
 
         def tell(now_s: float, before: int = number) -> None:
-            progress((before + now_s / until_s) / len(seeds))
+            progress((before + now_s / max(until_s, now_s, 1e-9)) / len(seeds))
 
         play(make(seed), policy.fleet, seed, until_s, observers=(scorer,), progress=tell)
         scores.append(scorer.score(until_s))

@@ -75,7 +75,7 @@ def _of_journal(args: argparse.Namespace, tell: Tell) -> Study:
     return Study(
         "journal",
         told.name,
-        f"{len(told.requests)} recorded requests",
+        f"{len(told.requests)} recorded request{'' if len(told.requests) == 1 else 's'}",
         told.workload,
         told.duration_s,
         range(1, 1 + (args.seeds or 1)),

@@ -6,6 +6,9 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from llmswap.cli import main
+from llmswap.core import events as ev
+from llmswap.core.fleet import ModelId
+from llmswap.core.step import Step
 from llmswap.sim.whatif import scenario
 from llmswap.sim.whatif.fleets import under_fair
 from tests.sim.whatif import journals
@@ -157,6 +160,17 @@ def test_a_journal_is_shown_as_it_was_and_as_it_would_have_been(simulate, json_o
 def test_what_was_recorded_is_not_played_twice(json_of, journal):
     told = json_of(journal, "--policy", "fair,hold=10")
     assert policies(told) == ["as recorded", "as recorded, simulated (fair)"]
+
+
+def test_a_journal_of_one_step_is_no_special_case(simulate, tmp_path):
+    path, picture = tmp_path / "short.jsonl", tmp_path / "out.svg"
+    arrival = Step(0, ev.RequestArrived(ev.RequestId(1), ModelId("coder")), ())
+    journals.write(path, scenario.load("opencode_fanout").workload.fleet, [arrival])
+    code, out, err = simulate(path, "--plot", picture)
+    assert (code, err) == (0, "")
+    assert "1 recorded request\n" in out
+    assert "note: coder: no load was recorded; 30 s are taken" in out
+    ET.parse(picture)
 
 
 def test_a_picture_is_drawn_of_all_that_is_told(simulate, journal, tmp_path):
