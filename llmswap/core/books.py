@@ -12,7 +12,8 @@ from llmswap.core import refusals
 from llmswap.core.commands import Command, Reject
 from llmswap.core.events import Generation, RequestId, SwapClass
 from llmswap.core.eviction import rules_of
-from llmswap.core.fleet import Fleet, ModelId
+from llmswap.core.fleet import Fleet, ModelId, Scheduling
+from llmswap.core.holding import pace_per_s
 from llmswap.core.queueing import Waiter, position
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.swaps import Swap
@@ -44,7 +45,7 @@ class Books:
     """
 
     def __init__(self, fleet: Fleet, now_s: float) -> None:
-        self.now_s = now_s
+        self.now_s = self._since_s = now_s
         self.fleet = fleet
         self.rules = rules_of(fleet, {})
         self.upstreams = {model.id: Upstream(model, now_s) for model in fleet.models.values()}
@@ -62,6 +63,7 @@ class Books:
         self._alarms: list[tuple[float, int, Upstream]] = []
         self._alarm_ids = itertools.count()
         self._evictions: dict[ModelId, tuple[Upstream, ...]] = {}  # valid until somebody moves in or out
+        self._contend: dict[tuple[ModelId, ModelId], bool] = {}  # as long as the rules
         self._residents: Sequence[ModelId] = ()  # as long as that
 
     # Notes to the drain ----------------------------------------------------------------------------------------------
@@ -79,11 +81,20 @@ class Books:
 
     def join(self, request: RequestId, up: Upstream, caller: str, swap_class: SwapClass) -> None:
         """Put a request in line."""
-        up.rhythm.was_asked(self.now_s)
+        up.rhythm.was_asked(self.now_s, resident=up.admits)
+        if self.fleet.scheduling is Scheduling.FAIR:
+            self._tell_neighbours(up)
         up.line.join(request, Waiter(self.now_s, next(self._turns), caller), swap_class)
         self.waiting[request] = up
         self.wanted[up.id] = up
         self.touch(up)
+
+    def _tell_neighbours(self, up: Upstream) -> None:
+        """Note a request in the rhythm of idle residents that may live beside its model: it keeps their place, too."""
+        for model in self._running():
+            other = self.upstreams[model]
+            if other is not up and other.idle_since_s is not None and not self.contend(up, other):
+                other.rhythm.came_back(self.now_s)
 
     def wish(self, up: Upstream) -> None:
         """Note that the model shall be resident with no client waiting."""
@@ -171,6 +182,25 @@ class Books:
         chosen = self.rules.evictions(up.id, others, ready=up.admits)
         return tuple(self.upstreams[model] for model in chosen)
 
+    def contend(self, one: Upstream, other: Upstream) -> bool:
+        """Whether bringing up one of two models evicts the other."""
+        key = one.id, other.id
+        known = self._contend.get(key)
+        if known is None:
+            known = bool(self.rules.evictions(one.id, [other.id], ready=False))
+            known = known or bool(self.rules.evictions(other.id, [one.id], ready=False))
+            self._contend[key] = self._contend[other.id, one.id] = known
+        return known
+
+    def pace(self, up: Upstream) -> float:
+        """Give the answers per second of late of a model and of all that contend with it for a place."""
+        recent = sum(
+            other.rhythm.recent(self.now_s)
+            for other in self.upstreams.values()
+            if other is up or self.contend(up, other)
+        )
+        return pace_per_s(recent, self.now_s - self._since_s)
+
     def _running(self) -> Sequence[ModelId]:
         """Name all who hold memory or are about to, in the fleet's order."""
         if not self._evictions:
@@ -221,6 +251,7 @@ class Books:
                 upstreams[up.id] = up
                 leftovers[up.id] = self.rules.group_name(up.id)
         self.fleet, self.rules, self.upstreams = fleet, rules_of(fleet, leftovers), upstreams
+        self._contend.clear()
         # Swaps not begun were decided under the old rules: forget them, the drain decides anew.
         self.swaps = {target: swap for target, swap in self.swaps.items() if swap.begun}
         self.moved()

@@ -1,18 +1,23 @@
 """How long an idle resident may make others wait, in case its callers come back. Pure.
 
 A caller that works in a loop leaves its model idle after every answer. Evicting it at once costs a whole round of
-swaps when the caller returns a moment later; keeping it costs the time of whoever waits. What the callers of a model
-did lately says which is cheaper.
+swaps when the caller returns a moment later; keeping it costs the time of whoever waits. The rule is the one by which
+a forager leaves a patch (Charnov's marginal value theorem): stay as long as more is to be had here, per second, than
+on average everywhere, the ways between included. Here: as long as the callers of the resident are expected to get more
+answers per second than the box gives on average, its swaps included.
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import exp
 
 SAMPLES_MAX = 32
-DECAY = 0.9  # weight of a gap against the one after it: what callers do changes
+DECAY = 0.9  # weight of a sample against the one after it: what callers do changes
+UNSEEN = 1.0  # weight of the gap that nobody has seen yet, longer than all
+MARGIN = 2.0  # a hold is this many times a gap that was seen: the next one may be a little longer
 FIRST_HOLD_S = 10.0  # at most, while nothing is known of the callers
 SMOOTHING = 0.3  # weight of the newest duration in a model's costs
+PACE_MEMORY_S = 600.0  # answers of so long ago count for a third of one now
 
 
 @dataclass(slots=True)
@@ -22,23 +27,39 @@ class Rhythm:
     Attributes:
         gaps_s: Idle times between the end of an answer and the next request, newest last; also those after which the
             model was no longer resident.
+        spells: What followed the gaps after which it was still resident: how long it was busy, and how many answers it
+            gave until it fell idle again.
         load_s: What a start takes; None until one succeeded.
         stop_s: What a stop takes; None until one succeeded.
         service_s: What an answer takes; None until one ended.
     """
 
     gaps_s: deque[float] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
+    spells: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
     load_s: float | None = None
     stop_s: float | None = None
     service_s: float | None = None
     _idle_since_s: float | None = None
+    _busy_since_s: float | None = None
+    _answers: int = 0
+    _recent: float = 0.0
+    _recent_at_s: float = 0.0
 
     def fell_idle(self, now_s: float) -> None:
         """Note that the last answer ended."""
+        if self._busy_since_s is not None:
+            self.spells.append((now_s - self._busy_since_s, self._answers))
+            self._busy_since_s = None
         self._idle_since_s = now_s
 
-    def was_asked(self, now_s: float) -> None:
+    def was_asked(self, now_s: float, *, resident: bool) -> None:
         """Note a request; the first after the model fell idle tells how long its callers take."""
+        if self._idle_since_s is not None:
+            self.came_back(now_s)
+            self._busy_since_s, self._answers = (now_s if resident else None), 0
+
+    def came_back(self, now_s: float) -> None:
+        """Note that callers came back: for this model, or for one beside it that keeps its place from others, too."""
         if self._idle_since_s is not None:
             self.gaps_s.append(now_s - self._idle_since_s)
             self._idle_since_s = None
@@ -51,43 +72,73 @@ class Rhythm:
         """Note a completed stop."""
         self.stop_s = _smooth(self.stop_s, took_s)
 
-    def served(self, took_s: float) -> None:
+    def served(self, took_s: float, now_s: float) -> None:
         """Note the end of an answer."""
         self.service_s = _smooth(self.service_s, took_s)
+        self._answers += 1
+        self._recent, self._recent_at_s = self.recent(now_s) + 1.0, now_s
+
+    def recent(self, now_s: float) -> float:
+        """Count the answers of late, the older the less."""
+        return self._recent * exp((self._recent_at_s - now_s) / PACE_MEMORY_S)
 
     @property
     def reload_s(self) -> float:
         """What it costs to put the model back once it has been evicted."""
         return (self.load_s or 0.0) + (self.stop_s or 0.0)
 
+    @property
+    def spell(self) -> tuple[float, float]:
+        """What follows when callers come back in time, on average: seconds busy, answers."""
+        if not self.spells:
+            return self.service_s or 0.0, 1.0
+        count = len(self.spells)
+        return sum(busy_s for busy_s, _ in self.spells) / count, sum(answers for _, answers in self.spells) / count
+
 
 def _smooth(old: float | None, new: float) -> float:
     return new if old is None else old + SMOOTHING * (new - old)
 
 
-def auto_hold_s(resident: Rhythm, target: Rhythm, waiting: int) -> float:
-    """Choose the hold with the least expected cost.
+def pace_per_s(recent: float, age_s: float) -> float:
+    """Give answers per second from a sum of `Rhythm.recent`, for a scheduler that is so old."""
+    seen_s = PACE_MEMORY_S * (1.0 - exp(-age_s / PACE_MEMORY_S))
+    return recent / seen_s if seen_s > 0.0 else 0.0
 
-    Holding for h seconds costs the waiters' time until the callers return, or all of h; if they return later than h it
-    costs a round of swaps besides. The best h is 0 or one of the gaps seen: between two gaps nothing is gained.
+
+def auto_hold_s(resident: Rhythm, pace: float, max_wait_s: float) -> float:
+    """Choose the hold that is worth most.
+
+    If callers return within the hold they get their answers and the same choice is there again; otherwise the hold was
+    for nothing. Every second of it, and of the answers, is worth what the box does in a second on average. A little
+    less where waits are bounded: whoever leaves late must be back late, and every return costs a swap.
 
     Args:
         resident: Of the model that is idle.
-        target: Of the model that needs its place.
-        waiting: How many requests wait for the target.
+        pace: Answers per second of all models that contend for its place, itself included.
+        max_wait_s: The bound after which its callers, once it has been evicted, have it brought back.
 
     Returns:
         Seconds, at least 0.
     """
-    round_s = resident.reload_s + target.reload_s
     if not resident.gaps_s:
         return min(resident.reload_s, FIRST_HOLD_S)
-    weighted = [(gap_s, DECAY**age) for age, gap_s in enumerate(reversed(resident.gaps_s))]
-    return min((0.0, *resident.gaps_s), key=lambda hold_s: (_cost(hold_s, weighted, waiting, round_s), hold_s))
-
-
-def _cost(hold_s: float, weighted: Iterable[tuple[float, float]], waiting: int, round_s: float) -> float:
-    cost = 0.0
-    for gap_s, weight in weighted:
-        cost += weight * (waiting * min(gap_s, hold_s) + (round_s if gap_s > hold_s else 0.0))
-    return cost
+    price = pace if resident.reload_s == 0.0 else pace / (1.0 + resident.reload_s / max(max_wait_s, 1e-9))
+    busy_s, answers = resident.spell
+    gain = answers - price * busy_s
+    weighted = sorted((gap_s, DECAY**age) for age, gap_s in enumerate(reversed(resident.gaps_s)))
+    left = total = sum(weight for _, weight in weighted) + UNSEEN  # weight of the gaps that are longer than the hold
+    ended_s = 0.0  # sum of the others, weighted
+    best, best_s = 0.0, 0.0
+    following = 0
+    for gap_s, _ in weighted:
+        hold_s = MARGIN * gap_s
+        while following < len(weighted) and weighted[following][0] <= hold_s:
+            shorter_s, weight = weighted[following]
+            ended_s += shorter_s * weight
+            left -= weight
+            following += 1
+        worth = ((total - left) * gain - price * (ended_s + left * hold_s)) / left
+        if worth > best:
+            best, best_s = worth, hold_s
+    return best_s

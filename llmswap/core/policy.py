@@ -84,11 +84,17 @@ class Fair:
             return None
         if target.is_due(now_s) or target.priority > resident.priority or resident.retiring:
             return None
-        hold_s = resident.model.hold_s
-        if hold_s is None:
-            hold_s = auto_hold_s(resident.rhythm, target.rhythm, max(1, len(target.line)))
-        until_s = resident.idle_since_s + hold_s
+        until_s = resident.idle_since_s + self._hold_s(resident)
         return until_s if until_s > now_s else None
+
+    def _hold_s(self, resident: Upstream) -> float:
+        """Give the hold of this idle spell; a learnt one is settled when it is first asked for."""
+        if resident.model.hold_s is not None:
+            return resident.model.hold_s
+        if resident.learnt_hold is None or resident.learnt_hold[0] != resident.idle_since_s:
+            hold_s = auto_hold_s(resident.rhythm, self._books.pace(resident), resident.model.max_wait_s)
+            resident.learnt_hold = resident.idle_since_s, hold_s
+        return resident.learnt_hold[1]
 
 
 def policy_of(books: Books) -> Policy:

@@ -144,7 +144,7 @@ class Scheduler:
     def _finished(self, event: ev.RequestFinished) -> None:
         books = self._books
         up, generation, since_s = books.leases.pop(event.request)
-        up.rhythm.served(books.now_s - since_s)
+        up.rhythm.served(books.now_s - since_s, books.now_s)
         if generation != up.generation or not up.holding:
             return  # of a life that is over; its count went with it
         up.in_flight -= 1

@@ -31,6 +31,7 @@ class Upstream:
         forced: A stop without grace was ordered.
         swap_since_s: When the last swap to it was decided.
         held_for: Who last wanted its place while it was kept, and the idle spell that was in.
+        learnt_hold: The idle spell it is for, and for how long.
         rhythm: What its callers did and what its starts and stops took, kept over its lives.
         alarm_s: When the scheduler will look at it again by itself, at the latest.
     """
@@ -54,6 +55,7 @@ class Upstream:
     alarm_s: float | None = None
     swap_since_s: float = -inf
     held_for: tuple[ModelId, float | None] | None = None
+    learnt_hold: tuple[float | None, float] | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
 
     @property

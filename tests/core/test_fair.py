@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llmswap.core.fleet import Fleet, Scheduling
-from tests.core.story import Story, arrive, done, fleet, model, ready, stopped, tick
+from tests.core.story import Story, arrive, done, fleet, group, model, ready, stopped, tick
 
 
 def fair(*models, **overrides) -> Fleet:
@@ -127,22 +127,49 @@ def test_a_newcomer_that_fits_now_still_yields_to_who_is_due_and_could_not_live_
 
 def test_a_model_whose_callers_return_soon_is_held_for_them_and_one_whose_do_not_is_not():
     quick, slow = rhythm_of(gap_s=2.0), rhythm_of(gap_s=300.0)
-    assert quick.at(1000, arrive(99, "b")) == [], "held"
+    assert quick.at(5000, arrive(99, "b")) == [], "held"
     assert slow.at(5000, arrive(99, "b")) == ["stop a#1 evict for b"]
 
 
+def test_a_learnt_hold_stays_what_it_was_until_the_model_is_used_again():
+    story = rhythm_of(gap_s=2.0)
+    story.at(5000, arrive(99, "b"))
+    held_until_s = story.scheduler.waits(0)[0].obstacle.until_s
+    story.all_at(5001, arrive(100, "b"), arrive(101, "c"), arrive(102, "c"))
+    assert [wait.obstacle.until_s for wait in story.scheduler.waits(0)] == [held_until_s] * 2
+    assert story.at(held_until_s, tick) == ["stop a#1 evict for b"]
+
+
+def test_a_resident_is_held_while_those_it_lives_with_are_asked_for_in_turn():
+    """A chain of small models: each is idle while the next is asked, and the big one waits for the place of all."""
+    groups = (group("small", "a", "b", swap=False), group("big", "c"))
+    story = Story(replace(fair(model("a"), model("b"), model("c"), hold_s=None), groups=groups))
+    story.all_at(0, arrive(1, "a"), arrive(2, "b"))
+    story.all_at(30, ready("a", 1), ready("b", 2))
+    now_s, request = 31.0, 2
+    story.all_at(now_s, done(1), done(2))
+    for _ in range(8):
+        for name in ("a", "b"):
+            now_s, request = now_s + (0.2 if name == "b" else 300.0), request + 1
+            story.at(now_s, arrive(request, name))
+            now_s += 1
+            story.at(now_s, done(request))
+    story.at(now_s + 300.0, arrive(50, "a"))
+    story.at(now_s + 300.5, arrive(51, "c"))
+    assert story.at(now_s + 301.0, done(50)) == [], "b will be asked for in a moment"
+
+
 def rhythm_of(gap_s: float) -> Story:
-    """Let `a` be called six times with a gap, and ask for `b` just after the last answer, at 1000 or 5000 s."""
-    story = Story(fair(model("a"), model("b"), hold_s=None))
-    story.at(0, arrive(0, "a"))
-    story.at(30, ready("a", 1))
-    end_s = 1000.0 if gap_s < 100 else 5000.0
-    now_s = end_s - 6 * gap_s - 6
+    """Let `a` be called six times with a gap and answer in 1 s, the last time at 5000 s."""
+    story = Story(fair(model("a"), model("b"), model("c"), hold_s=None))
+    now_s = 5000.0 - 6 * gap_s - 6
+    story.at(now_s - 40, arrive(0, "a"))
+    story.at(now_s - 10, ready("a", 1))
     story.at(now_s, done(0))
     for number in range(1, 7):
         now_s += gap_s
         story.at(now_s, arrive(number, "a"))
         now_s += 1
         story.at(now_s, done(number))
-    assert now_s == pytest.approx(end_s)
+    assert now_s == pytest.approx(5000.0)
     return story

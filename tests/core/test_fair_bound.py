@@ -13,6 +13,7 @@ import pytest
 
 from llmswap.core import events as ev
 from llmswap.core.commands import Dispatch, Start, Stop
+from llmswap.core.explanation import Verb, Why
 from llmswap.core.fleet import ModelId, Scheduling
 from llmswap.core.policy import Fair
 from llmswap.core.scheduler import Scheduler
@@ -25,7 +26,7 @@ MAX_WAIT_S = 60.0
 class Box:
     """One GPU for all models; services, loads and stops take at most their durations."""
 
-    def __init__(self, scheduling, models, arrivals, seed):
+    def __init__(self, scheduling, models, arrivals, seed, holds=(None, 0.0, 10.0, 1000.0)):
         self.rng = Random(seed)
         made = [
             model(
@@ -33,7 +34,7 @@ class Box:
                 concurrency_limit=10_000,
                 queue_timeout_s=float("inf"),
                 max_wait_s=MAX_WAIT_S if scheduling is Scheduling.FAIR else float("inf"),
-                hold_s=self.rng.choice((None, 0.0, 10.0, 1000.0)),
+                hold_s=self.rng.choice(holds),
                 priority=self.rng.choice((0, 0, 7)),
                 queue_limit=10_000,
             )
@@ -110,6 +111,55 @@ def test_a_model_that_never_falls_idle_starves_nobody():
     fifo = Box(Scheduling.FIFO, ["hot", "cold"], starving(), 1)
     fifo.run(1900.0)
     assert 4000 not in fifo.waits
+
+
+def held_too_long(box):
+    """Name models that wait for one that is kept although its own hold is over."""
+    upstreams, models = box.scheduler.snapshot().upstreams, box.scheduler._books.fleet.models
+    for wait in box.scheduler.waits(0):
+        if wait.obstacle.why is Why.HELD:
+            ends_s = [upstreams[other].idle_since_s + (models[other].hold_s or 0.0) for other in wait.obstacle.whom]
+            if wait.obstacle.until_s > max(ends_s):
+                yield wait.model
+
+
+def run_with_fixed_holds(seed, mutate=lambda box: None):
+    """Run a box under light traffic; tell whether a hold lasted longer than it is."""
+    models = [f"m{number}" for number in range(4)]
+    box = Box(Scheduling.FAIR, models, traffic(seed, models, 0.1, 1500.0), seed, holds=(5.0, 10.0, 30.0))
+    mutate(box)
+    handle, late = box.scheduler.handle, []
+
+    def watched(now_s, event):
+        commands = handle(now_s, event)
+        late.extend(held_too_long(box))
+        return commands
+
+    box.scheduler.handle = watched
+    box.run(1e9)
+    assert any(decision.verb is Verb.HOLD for decision in box.scheduler.decisions()), "nobody was ever held"
+    return bool(late)
+
+
+def test_only_requests_for_the_resident_prolong_its_hold():
+    assert not any(run_with_fixed_holds(seed) for seed in range(8))
+
+
+class AnyRequestRestartsTheHold(Fair):
+    """Hold restarted by other models' requests."""
+
+    def held_until_s(self, resident, target):
+        until_s = super().held_until_s(resident, target)
+        newest_s = max((other.line._waiters[key].arrived_s for key, other in self._books.waiting.items()), default=0.0)
+        return None if until_s is None else max(until_s, newest_s + (resident.model.hold_s or 0.0))
+
+
+def test_a_planted_bug_that_restarts_holds_is_caught():
+    def mutate(box):
+        mutant = AnyRequestRestartsTheHold(box.scheduler._books)
+        box.scheduler._decisions.policy = box.scheduler._decisions.reasons.policy = mutant
+
+    assert any(run_with_fixed_holds(seed, mutate) for seed in range(8))
 
 
 class HoldsTheDue(Fair):
