@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
+from llmswap.app import Options, running_app
 from llmswap.cli import main
+from llmswap.config.load import loads
 from llmswap.core import commands as do
 from llmswap.core import events as ev
+from llmswap.journal import scribe
 from llmswap.journal.codec import COMMANDS, EVENTS
 from llmswap.journal.reader import Entry, Recording
 from tests.dialogue import ask, finish, listening
@@ -111,3 +114,24 @@ async def test_a_busy_afternoon_replays_byte_for_byte_and_holds_no_secret(stack,
     assert [canary for canary in CANARIES if canary.encode() in text] == []
     assert happened(path, ev.StartFailed, reason="exited with code 3 during start")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_reload_moves_it_switches_it_off_and_the_end_writes_what_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(scribe, "FLUSH_S", 30.0)  # so that what is written later is written by the end
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    models = "models: {m: {cmd: 'x ${PORT}'}}\n"
+    texts = [f"{models}journal: {{path: {second}}}", models, f"{models}journal: {{path: {first}}}"]
+    options = Options(config=tmp_path / "config.yaml", listen="127.0.0.1:0", state_dir=tmp_path / "state")
+    async with running_app(options, lambda: loads(texts.pop())) as app:
+        app.loop.post(ev.UnloadRequested())
+        await until(first.exists, "the first line is written")
+        await app.reload()
+        app.loop.post(ev.UnloadRequested())
+        await app.reload()
+        app.loop.post(ev.UnloadRequested())
+    assert [type(entry.step.event) for entry in entries(first)] == [ev.UnloadRequested]
+    assert [(entry.number, type(entry.step.event)) for entry in entries(second)] == [
+        (3, ev.FleetReloaded),
+        (4, ev.UnloadRequested),
+        (5, ev.DrainRequested),
+    ]

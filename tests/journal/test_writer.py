@@ -43,9 +43,10 @@ def test_steps_are_on_disk_soon_although_nobody_asks(path, begin):
 
 def test_only_the_owner_may_read_it(path, begin):
     path.touch(0o644)
-    journal = begin(JournalSettings(path, 1000, 2))
-    record(journal, range(50))
+    journal = begin(JournalSettings(path, 1000, 9))
+    record(journal, range(20))
     journal.close()
+    assert len(files(path)) > 2
     assert {stat.S_IMODE(file.stat().st_mode) for file in files(path)} == {0o600}
 
 
