@@ -136,3 +136,28 @@ def test_a_loop_that_had_ended_before_ends():
 def test_one_request_is_no_loop():
     (caller,) = callers(lanes([past(7, None)]), 10.0, lambda _: Traits(1.0))
     assert turns(caller, 6) == [7]
+
+
+def test_requests_made_at_once_stay_together_even_if_several_answers_could_have_led_to_them():
+    first, second = lanes([past(0, 5), past(1, 8), past(9, 11), past(9.01, 12)])
+    assert told(first) == [(0, 0, [])]
+    assert told(second) == [(1, 1, []), (9, 1, [[(9.01, pytest.approx(0.01), [])]])]
+
+
+def test_a_loop_that_goes_on_brings_along_again_only_what_has_ended():
+    """Otherwise each round would add a loop that never ends."""
+    one_shot = [past(0, 1), past(5, 6), past(5.01, 5.5), past(9, 10)]
+    lasting = [past(0, 1), past(5, 6), past(5.01, 7.5), past(8, 12), past(8.5, 11)]
+    for requests, expected in ((one_shot, [0, 1, 0, 1, 0]), (lasting, [0, 1, 0, 0, 0])):
+        (caller,) = callers(lanes(requests), max(one.ended_s for one in requests), lambda _: Traits(1.0))
+        assert brought(caller, 5) == expected
+
+
+def brought(caller, many):
+    """Count who came along with each turn."""
+    script = caller.script(Random(1))
+    turn, counts = next(script), []
+    while len(counts) < many:
+        counts.append(len(turn.along))
+        turn = script.send((Answer(0.0, caller.name, turn.calls[0], Ending.DONE, 1, 0.0, 0.0),))
+    return counts
