@@ -45,12 +45,12 @@ class Report:
 class WorldFailed(AssertionError):
     """A simulated world broke an invariant. Says which, when, after what, and how to see it again."""
 
-    def __init__(self, seed: int, steps: Sequence[Step], reason: BaseException) -> None:
+    def __init__(self, seed: int, steps: Sequence[Step], reason: BaseException, *, fair: bool = False) -> None:
         last = steps[-1].at_s if steps else 0.0
         told = "\n".join(tell(steps[-SHOWN_STEPS:]))
         super().__init__(
             f"seed {seed}, step {len(steps)} at {last} s: {type(reason).__name__}: {reason}\n{told}\n"
-            f"replay: python -m llmswap.sim --seed {seed} --verbose, or LLMSWAP_SEED={seed} pytest tests/sim"
+            f"replay: python -m llmswap.sim{' --fair' if fair else ''} --seed {seed} --verbose"
         )
         self.seed = seed
         self.reason = reason

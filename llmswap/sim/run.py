@@ -20,7 +20,7 @@ def run_world(
     try:
         world.run()
     except (AssertionError, LookupError) as error:
-        raise WorldFailed(seed, world.steps, error) from error
+        raise WorldFailed(seed, world.steps, error, fair=fair) from error
     return world.report
 
 

@@ -36,7 +36,8 @@ def soak(seeds: range, *, fair: bool, jobs: int, progress: Progress) -> Report:
         for task in as_completed(tasks):
             report = task.result()
             if isinstance(report, str):
-                pool.shutdown(wait=False, cancel_futures=True)
+                for other in tasks:
+                    other.cancel()
                 raise SoakFailed(report)
             total.add(report)
             progress(total.worlds)
