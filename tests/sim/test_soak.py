@@ -27,5 +27,5 @@ def test_a_failure_in_a_worker_names_its_seed(monkeypatch):
     # A thread, so that the worker sees what is planted here.
     monkeypatch.setattr(room, "ProcessPoolExecutor", lambda jobs, mp_context: ThreadPoolExecutor(jobs))
     monkeypatch.setattr(room, "run_worlds", lambda seeds, *, fair: run_world(seeds[0], Mute, fair=fair))
-    with pytest.raises(SoakFailed, match="replay: python -m llmswap.sim --fair --seed 3 --verbose"):
+    with pytest.raises(SoakFailed, match=r"replay: python -m llmswap\.sim --fair --seed 3 --verbose"):
         soak(range(3, 5), fair=True, jobs=1, progress=lambda _: None)
