@@ -40,13 +40,22 @@ class Routing:
 
 
 def priorities(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, int]:
-    """Resolve the priorities of the scheduler in use. Unlike in llama-swap, one that is given to an alias works."""
-    scheduler = file.routing.scheduler
-    path = ("routing", "scheduler", "settings", scheduler.use, "priority")
-    section = scheduler.settings.fair if scheduler.use == "fair" else scheduler.settings.fifo
+    """Resolve the priorities of the scheduler in use. Unlike in llama-swap, one that is given to an alias works.
+
+    Those that an existing config gives under `fifo` count under `fair`, too, which it need not even name.
+    """
+    settings = file.routing.scheduler.settings
+    path: Path = ("routing", "scheduler", "settings")
+    found = _priorities(settings.fifo.priority, (*path, "fifo", "priority"), names, issues)
+    fair = _priorities(settings.fair.priority, (*path, "fair", "priority"), names, issues)
+    own = {ModelId(name): model.priority for name, model in file.models.items() if model.priority is not None}
+    return found | (fair if file.routing.scheduler.use == "fair" else {}) | own
+
+
+def _priorities(section: Mapping[str, int], path: Path, names: Names, issues: Issues) -> dict[ModelId, int]:
     found: dict[ModelId, int] = {}
     written: dict[ModelId, str] = {}
-    for name, priority in section.priority.items():
+    for name, priority in section.items():
         model = names.find(name)
         if model is None:
             issues.error((*path, name), f"there is no model '{name}'{names.hint(name)}")
@@ -55,8 +64,7 @@ def priorities(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, 
             issues.error((*path, name), f"model '{model}' already has priority {found[model]} as '{first}'; keep one")
         else:
             written.setdefault(model, name)
-    own = {ModelId(name): model.priority for name, model in file.models.items() if model.priority is not None}
-    return found | own
+    return found
 
 
 def substitutes(file: ConfigFile, names: Names, issues: Issues) -> dict[ModelId, tuple[ModelId, ...]]:

@@ -77,7 +77,7 @@ class SchedulerSection(Section):
     """`routing.scheduler`."""
 
     use: Literal["fifo", "fair"] = Field(
-        default="fifo", description="Which scheduler orders waiting requests: fifo (llama-swap's) or fair."
+        default="fair", description="Which scheduler orders waiting requests: fair, or fifo (llama-swap's)."
     )
     settings: SchedulerSettingsSection = Field(default=SchedulerSettingsSection(), description="Settings by scheduler.")
 

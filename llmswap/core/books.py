@@ -156,9 +156,9 @@ class Books:
     # Swaps -----------------------------------------------------------------------------------------------------------
 
     def add_swap(self, swap: Swap) -> None:
-        """Note a swap. It can only lessen the chances of others."""
+        """Note a swap. With somebody new moving in, the matrix may choose anew for others."""
         self.swaps[swap.target] = swap
-        self._evictions.clear()
+        self.moved()
 
     def end_swap(self, up: Upstream) -> None:
         """Forget the swap to a model, if there is one."""

@@ -119,7 +119,8 @@ class Decisions:
     def _decide_all(self) -> None:
         """Do for each what can be done, in the order of their turns.
 
-        Doing it for one can only lessen the chances of others, unless somebody was due and is not any more: then again.
+        Doing it for one can better the chances of others: who was due is not any more, or the matrix chooses anew because
+        somebody moves in. Then all are looked at again.
         """
         books = self._books
         again = True
@@ -185,7 +186,8 @@ class Decisions:
                 books.touch(substitute)
             elif swap_class is SwapClass.NEVER_SWAP:
                 books.take_out(request)
-                books.commands.append(refusals.would_swap(request, up, self.reasons.ready_in_s(up)))
+                would_go = [other.id for other in books.evictions(up)]
+                books.commands.append(refusals.would_swap(request, up, would_go, self.reasons.ready_in_s(up)))
             else:
                 del up.line.choosy[request]
 

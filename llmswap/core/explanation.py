@@ -57,7 +57,7 @@ class Wait:
         requests: Who waits, first come first; at most as many as were asked for.
         waiting: How many wait in all.
         due: Somebody has waited for it beyond the bound.
-        ready_in_s: Estimate of when its first waiter will be served, in seconds from now, from what loads, stops and
+        ready_at_s: Monotonic time at which its first waiter will be served, estimated from what loads, stops and
             answers took so far; None if nothing is known.
     """
 
@@ -66,7 +66,7 @@ class Wait:
     requests: tuple[WaitingRequest, ...]
     waiting: int
     due: bool
-    ready_in_s: float | None
+    ready_at_s: float | None
 
 
 class Rule(StrEnum):

@@ -43,7 +43,9 @@ class Reasons:
         obstacle = self.obstacle(up)
         shown = (WaitingRequest(number, w.caller, w.arrived_s) for number, w in up.line.head(requests_each))
         due = up.is_due(self._books.now_s)
-        return Wait(up.id, obstacle, tuple(shown), len(up.line), due, self.ready_in_s(up))
+        ready_in_s = self.ready_in_s(up)
+        ready_at_s = None if ready_in_s is None else self._books.now_s + ready_in_s
+        return Wait(up.id, obstacle, tuple(shown), len(up.line), due, ready_at_s)
 
     def obstacle(self, up: Upstream) -> Obstacle:
         """Name what is in the way of a model that is wanted; LATER if nothing but another's turn."""
@@ -64,9 +66,7 @@ class Reasons:
 
     def _resident_in_the_way(self, up: Upstream) -> Obstacle | None:
         """Look for somebody who would have to go and cannot now."""
-        evict = self._books.evictions(up)
-        if up.state is State.READY and all(other.stuck for other in evict):
-            return None
+        evict = self._to_go(up)
         if stuck := [other for other in evict if other.stuck]:
             return _of(Why.STUCK, stuck)
         busy = [other for other in evict if other.state is State.READY and other.in_flight]
@@ -75,11 +75,15 @@ class Reasons:
         stopping = [other for other in evict if other.state is State.STOPPING]
         return _of(Why.STOPPING, stopping) if stopping else None
 
+    def _to_go(self, up: Upstream) -> list[Upstream]:
+        """Name who must go for a model; a ready one does not wait for those who cannot."""
+        return [other for other in self._books.evictions(up) if up.state is not State.READY or not other.stuck]
+
     def _claim_in_the_way(self, up: Upstream) -> Obstacle:
         """Look for others with a claim on the place; last for the model's own limit."""
-        books, evict = self._books, self._books.evictions(up)
+        books, evict = self._books, self._to_go(up)
         due = self.policy.yields_to(up)
-        if up.state is State.READY and all(other.stuck for other in evict):
+        if up.state is State.READY and not evict:
             return Obstacle(Why.LIMIT) if due is None else _of(Why.YIELDING, [due])
         ids = [other.id for other in evict]
         if colliding := [swap.target for swap in books.swaps.values() if swap.collides(up.id, ids)]:

@@ -1,5 +1,7 @@
 """How a client is told no: one line of text for each reason, and when to come back."""
 
+from collections.abc import Iterable
+
 from llmswap.core.commands import Reject, RejectReason
 from llmswap.core.events import RequestId
 from llmswap.core.fleet import ModelId
@@ -52,10 +54,11 @@ def stuck(request: RequestId, up: Upstream, culprit: Upstream) -> Reject:
     return Reject(request, RejectReason.STUCK, detail)
 
 
-def would_swap(request: RequestId, up: Upstream, ready_in_s: float | None) -> Reject:
+def would_swap(request: RequestId, up: Upstream, evict: Iterable[ModelId], ready_in_s: float | None) -> Reject:
     """Refuse because only a swap could serve it, and it may not cause one."""
+    would_go = f", {' and '.join(sorted(evict))} would have to go," if evict else ""
     substitutes = "; no substitute is ready" if up.model.substitutes else ""
-    detail = f"{up.id} is not up and this request may not cause a swap{substitutes}"
+    detail = f"{up.id} is not up{would_go} and this request may not cause a swap{substitutes}"
     return Reject(request, RejectReason.WOULD_SWAP, detail, LATER_S if ready_in_s is None else ready_in_s)
 
 

@@ -43,7 +43,7 @@ def _wait(wait: Wait, clock: _Clock) -> dict[str, Any]:
         "waiting": wait.waiting,
         "due": wait.due,
         **_obstacle(wait.obstacle, clock.now_s),
-        "ready_in_s": _rounded(wait.ready_in_s),
+        "ready_in_s": None if wait.ready_at_s is None else _rounded(max(0.0, wait.ready_at_s - clock.now_s)),
         "requests": [
             {
                 "id": one.request,

@@ -28,7 +28,7 @@ BUDGETS_US = {(20, 1000): 20.0, (100, 1000): 100.0}  # (models, waiting) -> the 
 
 
 def fleet_of(models: int, rule: str = "group", use: Scheduling = Scheduling.FIFO) -> Fleet:
-    """Make a fleet of models that exclude one another, but for pairs. Under fair, about half of those who wait are due."""
+    """Make a fleet of models that exclude one another, but for pairs; under fair, about half who wait are due."""
     ids = [ModelId(f"m{number}") for number in range(models)]
     bound_s = 0.5 if use is Scheduling.FAIR else inf
     made = {

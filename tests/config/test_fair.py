@@ -18,14 +18,15 @@ def models_of(scheduler: str):
     return fleet, fleet.models[ModelId("a")], fleet.models[ModelId("b")]
 
 
-def test_the_default_is_llama_swaps_scheduler_without_bound():
-    fleet = loads(MODELS).fleet
+def test_llama_swaps_scheduler_has_no_bound():
+    fleet, _, b = models_of("{use: fifo}")
     assert fleet.scheduling is Scheduling.FIFO
-    assert fleet.models[ModelId("b")].max_wait_s == float("inf")
+    assert b.max_wait_s == float("inf")
 
 
-def test_fair_has_its_defaults_and_a_models_own_keys_win():
-    fleet, a, b = models_of("{use: fair}")
+@pytest.mark.parametrize("scheduler", ["{}", "{use: fair}"])
+def test_fair_is_the_default_has_its_defaults_and_a_models_own_keys_win(scheduler):
+    fleet, a, b = models_of(scheduler)
     assert fleet.scheduling is Scheduling.FAIR
     assert (a.max_wait_s, a.hold_s, a.queue_limit, a.priority) == (120, None, 1000, 0)
     assert (b.max_wait_s, b.hold_s, b.queue_limit, b.priority) == (30, 7, 5, 3)
@@ -38,9 +39,15 @@ def test_the_schedulers_settings_hold_for_all_models_that_say_nothing():
     assert (b.hold_s, b.priority) == (7, 3)
 
 
-def test_a_models_own_priority_counts_under_fifo_too():
-    _, a, b = models_of("{settings: {fifo: {priority: {a: 2}}}}")
+@pytest.mark.parametrize("use", ["use: fifo, ", "use: fair, ", ""])
+def test_priorities_of_an_existing_config_and_a_models_own_count_under_every_scheduler(use):
+    _, a, b = models_of(f"{{{use}settings: {{fifo: {{priority: {{a: 2}}}}}}}}")
     assert (a.priority, b.priority) == (2, 3)
+
+
+def test_under_fair_its_own_priorities_win_over_those_of_fifo():
+    _, a, _ = models_of("{settings: {fifo: {priority: {a: 2}}, fair: {priority: {one: 4}}}}")
+    assert a.priority == 4
 
 
 @pytest.mark.parametrize(

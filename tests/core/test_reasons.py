@@ -29,7 +29,8 @@ def why(story, name="b"):
 
 
 def ready_in_s(story, name):
-    return next(wait.ready_in_s for wait in story.scheduler.waits(0) if wait.model == name)
+    ready_at_s = next(wait.ready_at_s for wait in story.scheduler.waits(0) if wait.model == name)
+    return None if ready_at_s is None else ready_at_s - story.scheduler._books.now_s
 
 
 def test_each_stage_of_a_swap_is_named():

@@ -63,7 +63,9 @@ async def test_F071_an_upstreams_error_after_the_banner_is_an_event_and_a_proper
     stack: Stack, http: aiohttp.ClientSession
 ) -> None:
     cmd = fake("m", time_scale=0.01, fail=["http_503"])
-    program = stack.start({"sendLoadingState": True, "models": {"m": {"cmd": cmd, "concurrencyLimit": 1}}})
+    models = {"m": {"cmd": cmd, "concurrencyLimit": 1}}
+    config = {"sendLoadingState": True, "models": models, "routing": {"scheduler": {"use": "fifo"}}}
+    program = stack.start(config)
     asked = {"model": "m", "messages": MESSAGES, "stream": True}
     async with http.post(program.url + CHAT, json=asked) as answer:
         assert (answer.status, answer.content_type) == (200, "text/event-stream")

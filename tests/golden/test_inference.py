@@ -50,6 +50,9 @@ models:
 """
 
 
+FIFO = "routing: {scheduler: {use: fifo}}\n"  # waiting requests count against the limit
+
+
 async def post(rig: Rig, http: aiohttp.ClientSession, body: bytes, path: str = CHAT, **headers: str) -> tuple[int, Any]:
     async with http.post(rig.url + path, data=body, headers={**JSON, **headers}) as answer:
         text = await answer.read()
@@ -240,7 +243,7 @@ async def test_g065_an_ignored_websocket_starts_nothing_and_holds_nothing_up(htt
 
 
 async def test_g087_beyond_the_limit_it_is_429_even_for_a_loading_stream(http: aiohttp.ClientSession) -> None:
-    async with rig_on(loads(CONFIG)) as rig:
+    async with rig_on(loads(CONFIG + FIFO)) as rig:
         rig.auto = False
         waiting = [asyncio.create_task(post(rig, http, b'{"model":"narrow"}')) for _ in range(2)]
         await until(lambda: rig.waiting("narrow") == 2, "two wait")
@@ -253,7 +256,7 @@ async def test_g087_beyond_the_limit_it_is_429_even_for_a_loading_stream(http: a
 
 
 async def test_g087_the_default_limit_is_ten(http: aiohttp.ClientSession) -> None:
-    async with rig_on(loads(CONFIG)) as rig:
+    async with rig_on(loads(CONFIG + FIFO)) as rig:
         rig.auto = False
         waiting = [asyncio.create_task(post(rig, http, b'{"model":"m1"}')) for _ in range(10)]
         await until(lambda: rig.waiting("m1") == 10, "ten wait")

@@ -1,6 +1,7 @@
 """Swap classes, substitutes, headers and the queue on the whole program: real processes, real sockets."""
 
 import asyncio
+import re
 from typing import Any
 
 import aiohttp
@@ -100,7 +101,7 @@ async def test_the_queue_tells_who_waits_while_a_swap_runs_and_why_afterwards(
     assert await asyncio.to_thread(main, ["queue", "--url", program.url]) == 0
     words = capsys.readouterr().out
     assert "nobody waits" in words
-    assert "big evicted small: 1 waited 0.0 s, rule alone, for agent" in words
+    assert re.search(r"big evicted small: 1 waited \d+\.\d s, rule alone, for agent", words)
     assert await asyncio.to_thread(main, ["status", "--url", program.url]) == 0
     assert "LONGEST" not in capsys.readouterr().out
 

@@ -78,7 +78,7 @@ async def test_who_waits_for_what_since_when_and_why() -> None:
             assert reply.status == 200
         told = await queue(rig)
         assert told["waiting"] == []
-        swap, start = told["decisions"]
+        swap, start = (decision for decision in told["decisions"] if decision["verb"] == "swap")
         assert (swap["verb"], swap["model"], swap["rule"], swap["evicted"]) == ("swap", "b", "alone", ["a"])
         assert (swap["caller"], swap["waiting"], swap["kept"]) == ("agent", 2, [])
         assert 0 < swap["waited_s"] < 10

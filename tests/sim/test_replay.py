@@ -109,7 +109,7 @@ def test_another_config_says_what_differs_and_where_it_decides_otherwise(replaye
     config.write_text(CONFIG + "groups: {both: {swap: false, members: [a, b]}}\n")
     code, said, _ = replayed(header(fleet(priority=7)), *decided(fleet(), a_swap()), flags=("--config", str(config)))
     assert code == 1
-    assert "differs: a: priority, fingerprint" in said
+    assert "differs: a: priority, max_wait_s, fingerprint" in said
     assert "differs: groups of the fleet" in said
     assert "step 2, 2.000 s into the run, differs" in said, "b need not wait for a"
 
