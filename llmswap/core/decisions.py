@@ -119,8 +119,8 @@ class Decisions:
     def _decide_all(self) -> None:
         """Do for each what can be done, in the order of their turns.
 
-        Doing it for one can better the chances of others: who was due is not any more, or the matrix chooses anew because
-        somebody moves in. Then all are looked at again.
+        Doing it for one can better the chances of others: who was due is not any more, or somebody moves in and the
+        matrix chooses anew. Then all are looked at again.
         """
         books = self._books
         again = True
