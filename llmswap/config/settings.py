@@ -1,7 +1,7 @@
 """What only the shell needs to know: how to launch, how to proxy, how to listen. Frozen; a reload brings new ones."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,58 @@ from llmswap.core.events import SwapClass
 from llmswap.core.fleet import Fleet, ModelId
 
 PORT_MACRO = "${PORT}"
+
+
+@dataclass(frozen=True, slots=True)
+class SleepStep:
+    """One request to an upstream's control API. Only a 2xx answer counts as success.
+
+    Attributes:
+        endpoint: Path, with a query if need be, below the upstream's base URL.
+        body: JSON text, sent as `application/json`; empty for none.
+    """
+
+    endpoint: str
+    method: str = "POST"
+    body: str = ""
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SleepQuery:
+    """How to ask an upstream whether it sleeps: a GET whose JSON answer has a bool.
+
+    Attributes:
+        field: The bool's key: true while it sleeps.
+    """
+
+    endpoint: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeping:
+    """How to put an upstream to sleep and wake it.
+
+    Attributes:
+        preset: Where the steps come from: the preset's name, or empty for the user's own lists.
+        query: How to verify; None if the engine has no such route.
+        verify_memory: Sleep counts only if device memory was freed, as far as that can be measured.
+        residual_bytes: Most device memory that it may keep asleep; None means a tenth of what it had.
+        warmup: Send a one-token request after a wake, before anybody is served.
+        awake_check: Ask `check_path` after a wake.
+        drain_s: How long an ordered sleep waits for what is in flight.
+    """
+
+    sleep: tuple[SleepStep, ...]
+    wake: tuple[SleepStep, ...]
+    preset: str = ""
+    query: SleepQuery | None = None
+    verify_memory: bool = True
+    residual_bytes: int | None = None
+    warmup: bool = False
+    awake_check: bool = True
+    drain_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +83,7 @@ class Launch:
         ready_timeout_s: From spawn to readiness (`healthCheckTimeout`).
         stop_grace_s: From SIGTERM (or `cmdStop`) to SIGKILL (`unloadTimeout`).
         trust_proxy: Do not insist that the listening socket belongs to our process tree (docker, remote).
+        sleeping: How it sleeps and wakes; None if it cannot. Endpoints and bodies may hold `${PORT}`, too.
     """
 
     model: ModelId
@@ -44,6 +97,7 @@ class Launch:
     ready_timeout_s: float = 120.0
     stop_grace_s: float = 10.0
     trust_proxy: bool = False
+    sleeping: Sleeping | None = None
 
     def at_port(self, port: int) -> "Launch":
         """Fill in `${PORT}` everywhere."""
@@ -60,7 +114,15 @@ class Launch:
             proxy=fill(self.proxy),
             check_path=None if self.check_path is None else fill(self.check_path),
             check_host=None if self.check_host is None else fill(self.check_host),
+            sleeping=None if self.sleeping is None else _filled(self.sleeping, fill),
         )
+
+
+def _filled(sleeping: Sleeping, fill: Callable[[str], str]) -> Sleeping:
+    def step(step: SleepStep) -> SleepStep:
+        return replace(step, endpoint=fill(step.endpoint), body=fill(step.body))
+
+    return replace(sleeping, sleep=tuple(map(step, sleeping.sleep)), wake=tuple(map(step, sleeping.wake)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +249,21 @@ class JournalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """When device memory counts as free again after an upstream was stopped or put to sleep.
+
+    Attributes:
+        freed_share: Share of what its process tree held that must be gone.
+        cap_s: How long to wait for that.
+        start_anyway: After the cap, go on with a warning; otherwise whoever waits for it is refused.
+    """
+
+    freed_share: float = 0.9
+    cap_s: float = 30.0
+    start_anyway: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the shell needs, for one config generation.
 
@@ -203,6 +280,7 @@ class Settings:
     ignore_paths: tuple[re.Pattern[str], ...] = ()
     preload: tuple[ModelId, ...] = ()
     journal: JournalSettings | None = None
+    memory: MemorySettings = field(default_factory=MemorySettings)
 
 
 @dataclass(frozen=True, slots=True)

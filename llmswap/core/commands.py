@@ -38,6 +38,17 @@ class StopCause(StrEnum):
     UNLOAD = "unload"
     RELOAD = "reload"  # its config changed or it was removed
     SHUTDOWN = "shutdown"
+    SLEEP_FAILED = "sleep_failed"  # what it holds is unknown
+    WAKE_FAILED = "wake_failed"  # the same; it may start cold after that
+    SLEEPERS = "sleepers"  # too many are asleep, or they keep too much host memory
+
+
+class SleepCause(StrEnum):
+    """Why an upstream is put to sleep."""
+
+    EVICT = "evict"  # another model needs its place
+    IDLE = "idle"  # sleepAfter
+    ORDER = "order"  # an operator's
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,4 +113,34 @@ class Stop:
     force: bool = False
 
 
-Command = Dispatch | Reject | Start | Stop
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Put a ready upstream with nothing in flight to sleep. Answered by UpstreamAsleep, SleepFailed or its end.
+
+    Attributes:
+        evicted_for: Who needs the place, when the cause is EVICT.
+    """
+
+    model: ModelId
+    generation: Generation
+    cause: SleepCause
+    evicted_for: ModelId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Wake an upstream that is asleep. Answered by UpstreamReady, WakeFailed or its end.
+
+    Attributes:
+        evicted: The upstreams that were evicted for it.
+        caller: Whose request brought it about; empty if nobody's.
+    """
+
+    model: ModelId
+    generation: Generation
+    cause: StartCause
+    evicted: tuple[ModelId, ...] = ()
+    caller: str = ""
+
+
+Command = Dispatch | Reject | Start | Stop | Sleep | Wake

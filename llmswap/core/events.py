@@ -61,6 +61,18 @@ class UnloadRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SleepRequested:
+    """Put a model to sleep: an operator's order. Nobody is admitted from now on; what is in flight may end first.
+
+    Attributes:
+        deadline_s: Monotonic time after which the order lapses if it is still busy.
+    """
+
+    model: ModelId
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class FleetReloaded:
     """A new config. Upstreams whose fingerprint is unchanged are not touched; the others drain, then stop."""
 
@@ -88,7 +100,7 @@ class RequestFinished:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamReady:
-    """A started upstream answers its readiness probe and owns its port."""
+    """A started upstream answers its readiness probe and owns its port; or one that was woken is verified awake."""
 
     model: ModelId
     generation: Generation
@@ -110,8 +122,44 @@ class StartFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class UpstreamAsleep:
+    """Every step of a sleep succeeded and was verified: its device memory is free, but for a small rest.
+
+    Attributes:
+        host_bytes: Host memory that it keeps; None if nobody could measure it.
+    """
+
+    model: ModelId
+    generation: Generation
+    host_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SleepFailed:
+    """A sleep failed, hung, did half of it, or could not be verified. What it holds is unknown: it must be stopped.
+
+    Attributes:
+        lasting: This life of it will never be able to sleep.
+    """
+
+    model: ModelId
+    generation: Generation
+    reason: str
+    lasting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WakeFailed:
+    """A wake failed, hung, did half of it, or could not be verified. It must be stopped, and may then start cold."""
+
+    model: ModelId
+    generation: Generation
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamExited:
-    """The leader of a ready upstream died by itself. The rest of its tree is being swept; UpstreamStopped follows."""
+    """The leader of an upstream that was up, awake or asleep, died by itself. UpstreamStopped follows its sweep."""
 
     model: ModelId
     generation: Generation
@@ -143,8 +191,25 @@ class DeadlineReached:
     """The time of `Scheduler.next_deadline_s()` has come: idle ttl, queue timeout, backoff or drain deadline."""
 
 
-Demand = RequestArrived | RequestCancelled | LoadRequested | UnloadRequested | FleetReloaded | DrainRequested
+Demand = (
+    RequestArrived
+    | RequestCancelled
+    | LoadRequested
+    | UnloadRequested
+    | SleepRequested
+    | FleetReloaded
+    | DrainRequested
+)
 Outcome = (
-    RequestFinished | UpstreamReady | StartFailed | UpstreamExited | UpstreamStopped | StopFailed | DeadlineReached
+    RequestFinished
+    | UpstreamReady
+    | StartFailed
+    | UpstreamAsleep
+    | SleepFailed
+    | WakeFailed
+    | UpstreamExited
+    | UpstreamStopped
+    | StopFailed
+    | DeadlineReached
 )
 Event = Demand | Outcome

@@ -36,6 +36,8 @@ class Model:
         max_wait_s: Wait after which a request is due: it then goes before all that are not. Under `fair` only.
         hold_s: How long it is kept idle while others wait for its place; None learns it. Under `fair` only.
         substitutes: Who may serve in its place a request that shall not cause a swap, the best first.
+        sleeps: It can be put to sleep, and woken, instead of being stopped.
+        sleep_after_s: Idle seconds after which it is put to sleep; None means never.
         fingerprint: Digest of the whole resolved config of this model. A reload that leaves it unchanged leaves
             the running upstream alone (invariant I17).
     """
@@ -49,6 +51,8 @@ class Model:
     max_wait_s: float = inf
     hold_s: float | None = None
     substitutes: tuple[ModelId, ...] = ()
+    sleeps: bool = False
+    sleep_after_s: float | None = None
     fingerprint: str = ""
 
 
@@ -93,6 +97,8 @@ class Fleet:
         names: Every name a client may use (ids, aliases) -> id.
         groups: A partition of the models; the implicit group `(default)` included.
         queue_max: Most requests waiting, over all models.
+        sleepers_max: Most upstreams asleep at once; None for no limit.
+        sleepers_host_bytes: Most host memory that sleepers keep, all together; None for no limit.
     """
 
     models: Mapping[ModelId, Model]
@@ -102,6 +108,8 @@ class Fleet:
     router: Router = Router.GROUP
     scheduling: Scheduling = Scheduling.FIFO
     queue_max: int = 2000
+    sleepers_max: int | None = None
+    sleepers_host_bytes: int | None = None
 
     def resolve(self, name: str) -> ModelId | None:
         """Find the model behind a requested name; exact match, case-sensitive, no trimming."""

@@ -10,6 +10,9 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     STOPPING = "stopping"
+    SLEEP_PENDING = "sleepPending"  # on its way to sleep
+    ASLEEP = "asleep"  # the process is there, its device memory is free
+    WAKING = "waking"
     FAILED = "failed"  # the last start failed; no memory is held; starts again when its backoff is over
     SHUTDOWN = "shutdown"  # final: llmswap is going down
 
@@ -22,6 +25,13 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
         (State.STARTING, State.FAILED),
         (State.STARTING, State.STOPPING),
         (State.READY, State.STOPPING),
+        (State.READY, State.SLEEP_PENDING),
+        (State.SLEEP_PENDING, State.ASLEEP),
+        (State.SLEEP_PENDING, State.STOPPING),
+        (State.ASLEEP, State.WAKING),
+        (State.ASLEEP, State.STOPPING),
+        (State.WAKING, State.READY),
+        (State.WAKING, State.STOPPING),
         (State.STOPPING, State.STOPPED),
         (State.STOPPING, State.SHUTDOWN),
         (State.FAILED, State.STARTING),
@@ -30,8 +40,10 @@ TRANSITIONS: frozenset[tuple[State, State]] = frozenset(
     }
 )
 
-# States in which an upstream holds, or may hold, memory.
-HOLDING: frozenset[State] = frozenset({State.STARTING, State.READY, State.STOPPING})
+# States in which an upstream holds, or may hold, device memory: it is resident.
+RESIDENT: frozenset[State] = frozenset({State.STARTING, State.READY, State.STOPPING, State.SLEEP_PENDING, State.WAKING})
+# States in which an upstream has, or may have, a process.
+HOLDING: frozenset[State] = RESIDENT | {State.ASLEEP}
 
 
 def move(old: State, new: State) -> State:

@@ -81,11 +81,15 @@ EVENTS: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = {
     "cancelled": (ev.RequestCancelled, {}),
     "load": (ev.LoadRequested, {}),
     "unload": (ev.UnloadRequested, {}),
+    "sleep": (ev.SleepRequested, {}),
     "reload": (ev.FleetReloaded, {}),
     "drain": (ev.DrainRequested, {}),
     "finished": (ev.RequestFinished, {}),
     "ready": (ev.UpstreamReady, {}),
     "start_failed": (ev.StartFailed, _REASON),
+    "asleep": (ev.UpstreamAsleep, {}),
+    "sleep_failed": (ev.SleepFailed, _REASON),
+    "wake_failed": (ev.WakeFailed, _REASON),
     "exited": (ev.UpstreamExited, _REASON),
     "stopped": (ev.UpstreamStopped, {}),
     "stop_failed": (ev.StopFailed, _REASON),
@@ -96,6 +100,8 @@ COMMANDS: Mapping[str, tuple[type[Any], Mapping[str, Any]]] = {
     "reject": (do.Reject, {"detail": _unsaid}),
     "start": (do.Start, _CALLER),
     "stop": (do.Stop, {}),
+    "sleep": (do.Sleep, {}),
+    "wake": (do.Wake, _CALLER),
 }
 
 
