@@ -20,6 +20,7 @@ from llmswap.fake_upstream.ledger import Ledger, OutOfMemory
 from llmswap.fake_upstream.metrics import Metrics
 from llmswap.fake_upstream.options import Options
 from llmswap.fake_upstream.say import say
+from llmswap.fake_upstream.spawned import since_spawn_s
 from llmswap.fake_upstream.tokens import PrefixCache
 
 
@@ -150,12 +151,15 @@ class Engine:
         if self.options.router:
             return
         crash = self.faults.fires("crash_at_start")
+        ahead_s = since_spawn_s() if self.options.boot_since_spawn else 0.0
         for phase, seconds in self.options.boot_s.items():
             self.boot_phase = phase
             if phase == "weights":
                 self._claim_gpu()
                 say("Starting to load model %s...", self.options.models[0])
-            await self.spend(seconds)
+            takes_s = seconds * self.knobs.time_scale
+            await asyncio.sleep(max(0.0, takes_s - ahead_s))
+            ahead_s = max(0.0, ahead_s - takes_s)
             if crash and crash.word("weights") == phase:
                 raise BootFailed(f"simulated crash in phase {phase}")
             if phase == "weights":

@@ -36,6 +36,7 @@ class Run:
         key: Names the run; the same for the same seed and prompt.
         produced: How many of them are out.
         finish: stop, length or abort.
+        takes_s: How long it takes in all, before the time scale, tokens evenly spread; None leaves that to the knobs.
         started_s, first_s, last_s: Monotonic times of the slot, the first and the last token.
     """
 
@@ -48,6 +49,7 @@ class Run:
     rng: Random
     key: str
     came: Arrival
+    takes_s: float | None = None
     started_s: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
@@ -88,13 +90,9 @@ def plan(engine: Engine, model: str, prompt: str, limit: int | None, came: Arriv
 
 async def produce(engine: Engine, run: Run) -> AsyncIterator[str]:
     """Yield the tokens at their times; ends early, with `finish` abort, when the engine aborts everything."""
-    knobs, loop, aborts = engine.knobs, asyncio.get_running_loop(), run.came.aborts
+    loop, aborts, scale = asyncio.get_running_loop(), run.came.aborts, engine.knobs.time_scale
     run.started_s = time.monotonic()
-    prefill_ms = knobs.prefill_ms(run.prompt_tokens - run.cached_tokens) * _spread(run.rng, knobs.ttft_std)
-    if engine.cold_wake:
-        engine.cold_wake = False
-        prefill_ms *= knobs.post_wake_ttft_mult
-    due = loop.time() + prefill_ms / 1000 * knobs.time_scale
+    due = loop.time() + _first_s(engine, run) * scale
     for index, token in enumerate(run.planned):
         if due - loop.time() > SOONEST_S:
             await engine.pause_until(due)
@@ -110,7 +108,26 @@ async def produce(engine: Engine, run: Run) -> AsyncIterator[str]:
         run.first_s = run.first_s or run.last_s
         run.produced += 1
         yield token
-        due += knobs.itl_ms / 1000 * knobs.time_scale * _crowding(engine) * _spread(run.rng, knobs.itl_std)
+        due += _gap_s(engine, run) * engine.knobs.time_scale
+
+
+def _first_s(engine: Engine, run: Run) -> float:
+    """Give the time to the first token, before the time scale."""
+    knobs = engine.knobs
+    if run.takes_s is not None:
+        return run.takes_s / len(run.planned) if run.planned else 0.0
+    prefill_ms = knobs.prefill_ms(run.prompt_tokens - run.cached_tokens) * _spread(run.rng, knobs.ttft_std)
+    if engine.cold_wake:
+        engine.cold_wake = False
+        prefill_ms *= knobs.post_wake_ttft_mult
+    return prefill_ms / 1000
+
+
+def _gap_s(engine: Engine, run: Run) -> float:
+    """Give the time from one token to the next, before the time scale."""
+    if run.takes_s is not None:
+        return run.takes_s / len(run.planned)
+    return engine.knobs.itl_ms / 1000 * _crowding(engine) * _spread(run.rng, engine.knobs.itl_std)
 
 
 def _crowding(engine: Engine) -> float:

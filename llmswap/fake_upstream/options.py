@@ -23,6 +23,7 @@ class Options:
     Attributes:
         models: Names it serves under; the first is its own. Only `vllm` refuses other names.
         boot_s: Phase -> seconds, before the time scale.
+        boot_since_spawn: They are counted from the spawn of the process: its own start-up is part of them.
         gpus: The GPUs it is spread over, as the machine numbers them.
         asleep_requests: What happens to requests while asleep: park, crash or 503.
         metrics: llama.cpp and SGLang serve /metrics only when told to.
@@ -44,6 +45,7 @@ class Options:
     port: int
     models: tuple[str, ...]
     boot_s: Mapping[str, float]
+    boot_since_spawn: bool = False
     seed: int = 1
     context_tokens: int = 32_768
     ledger: Path | None = None
@@ -92,6 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_engine_flags(parser.add_argument_group("flags of the real engines"))
     times = parser.add_argument_group("times and sizes (defaults by profile; times are before --time-scale)")
     times.add_argument("--boot", help=f"seconds, or PHASE=seconds,… with phases {', '.join(PHASES)}")
+    times.add_argument("--boot-since-spawn", action="store_true",
+                       help="count --boot from the spawn of the process, not from when it is up itself")  # fmt: skip
     times.add_argument("--compile-cache-hit", action="store_true", help="the compile phase takes 0.12 of its time")
     for knob in fields(Knobs):
         default = "" if knob.name not in _STATIC_DEFAULTS else f" (default {knob.default})"
@@ -171,6 +175,7 @@ def resolve(args: argparse.Namespace) -> tuple[Options, Knobs, Faults]:
         port=args.port,
         models=tuple(args.models) or (profile_name,),
         boot_s=boot_s,
+        boot_since_spawn=args.boot_since_spawn,
         seed=args.seed,
         context_tokens=args.max_model_len,
         ledger=args.gpu_ledger,

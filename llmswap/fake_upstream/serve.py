@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from llmswap.fake_upstream.metrics import Metrics
 from llmswap.fake_upstream.sse import EventStream
 from llmswap.fake_upstream.state import CALL, FAKE, Fake, read_json
 from llmswap.fake_upstream.usage import UsageStyle
+
+TAKES = "X-Fake-Takes"  # of one request: seconds from its turn to its last token, before the time scale
 
 
 class Cut(Exception):
@@ -34,9 +37,10 @@ def text_api(dialect: type[Dialect]) -> Callable[[web.Request], Awaitable[web.St
             return refusal
         model = served_model(fake, body)
         prompt, limit = dialect.prompt(body), limit_of(body, dialect.limits)
-        came = Arrival.now(fake.engine)
+        came, takes_s = Arrival.now(fake.engine), asked_time_s(request)
         async with fake.engine.slot():
             run = plan(fake.engine, model, prompt, limit, came)
+            run.takes_s = takes_s
             shape = dialect(body, run, _usage_style(fake), fake.options.persona)
             try:
                 if body.get("stream"):
@@ -46,6 +50,24 @@ def text_api(dialect: type[Dialect]) -> Callable[[web.Request], Awaitable[web.St
                 _count(fake.engine.metrics, run)
 
     return handle
+
+
+def asked_time_s(request: web.Request) -> float | None:
+    """Read how long the client wants its answer to take, before the time scale; None if it does not say.
+
+    Raises:
+        Refused: It says something else.
+    """
+    text = request.headers.get(TAKES)
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < inf:
+        raise Refused(400, f"{TAKES}: {text!r} is not a number of seconds, 0 or more")
+    return seconds
 
 
 def _count(metrics: Metrics, run: Run) -> None:
