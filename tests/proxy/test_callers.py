@@ -68,6 +68,28 @@ async def test_a_key_that_nobody_asked_for_tells_nothing() -> None:
     assert await caller(f"Authorization: Bearer {KEY}\r\n") == "loopback"
 
 
+@pytest.mark.parametrize(
+    "claimed", [KEY, f"me {KEY}", f"me:{KEY}!", OTHER, f"x{OTHER}x", f"{'x' * 60}{KEY}", f"Bearer {KEY}"]
+)
+async def test_a_key_is_no_name_and_reaches_no_record(claimed: str) -> None:
+    access = AccessSettings(api_keys=(KEY, OTHER))
+    assert await caller(f"Authorization: Bearer {KEY}\r\nX-LLMSwap-Caller: {claimed}\r\n", access) == MARK
+
+
+@pytest.mark.parametrize("claimed", [OTHER, f"me  {OTHER} "])
+async def test_a_key_of_which_only_the_digest_is_known_is_no_name(claimed: str) -> None:
+    access = AccessSettings(api_keys=(KEY, "sha256:" + hashlib.sha256(OTHER.encode()).hexdigest()))
+    assert await caller(f"Authorization: Bearer {KEY}\r\nX-LLMSwap-Caller: {claimed}\r\n", access) == MARK
+
+
+@pytest.mark.parametrize(
+    ("presented", "claimed", "name"),
+    [(KEY, f"agent/{KEY}", "loopback"), ("none", "none", "loopback"), ("none", "nonesuch", "nonesuch")],
+)
+async def test_a_key_that_nobody_asked_for_is_no_name_either(presented: str, claimed: str, name: str) -> None:
+    assert await caller(f"x-api-key: {presented}\r\nX-LLMSwap-Caller: {claimed}\r\n") == name
+
+
 async def test_a_trusted_proxy_says_where_its_client_is() -> None:
     forwarded = "X-Forwarded-For: 192.168.1.5, 8.8.8.8\r\n"
     assert await caller(forwarded) == "loopback"
