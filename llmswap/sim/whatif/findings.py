@@ -111,12 +111,14 @@ def _main_table(rows: Sequence[Row], marked: Row | None) -> list[str]:
 
 
 def _waits_table(title: str, told: Sequence[tuple[str, Mapping[Any, Waits]]]) -> list[str]:
-    """Give waits by model or caller: under each, a line for each policy."""
+    """Give waits by model or caller: under each, a line for each policy. Nothing if nobody asked for anything."""
     weights: dict[Any, float] = {}
     for _, table in told:
         for who, waits in table.items():
             weights[who] = max(weights.get(who, 0), waits.requests)
     whos = sorted(weights, key=lambda who: (-weights[who], str(who)))
+    if not whos:
+        return []
     shown = whos[:CALLERS_MAX]
     labels, cells = [], []
     for who in shown:

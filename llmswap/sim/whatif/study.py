@@ -50,6 +50,10 @@ def plan(args: argparse.Namespace, tell: Tell) -> Study:
     if bool(args.journal) == bool(args.scenario):
         raise PolicyError("give a JOURNAL or --scenario NAME, one of them (--list names the scenarios)")
     if args.journal:
+        if not args.journal.exists() and (
+            args.journal.suffix in {".yaml", ".yml"} or str(args.journal) in scenario.names()
+        ):
+            raise PolicyError(f"{args.journal} is no journal; play a scenario with --scenario {args.journal}")
         if args.hours is not None:
             raise PolicyError("--hours: a journal is as long as it is; leave it out")
         return _of_journal(args, tell)

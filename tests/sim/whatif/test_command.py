@@ -182,6 +182,14 @@ def test_a_picture_is_drawn_of_all_that_is_told(simulate, journal, tmp_path):
     assert len({"fair,hold=0", "fair,hold=20"} & set(said)) == 1
 
 
+def test_a_run_too_short_for_a_request_is_told_and_drawn(simulate, tmp_path):
+    picture = tmp_path / "out.svg"
+    code, out, err = simulate("--scenario", "opencode_fanout", "--seeds", 1, "--hours", "0.00001", "--plot", picture)
+    assert (code, err) == (0, "")
+    assert "waits by" not in out
+    assert ET.fromstring(picture.read_text()).tag.endswith("svg")
+
+
 def test_a_picture_that_cannot_be_written_is_said_so(simulate, tmp_path):
     code, out, err = simulate("--scenario", "ttl_race", "--seeds", 1, "--plot", tmp_path / "no" / "out.svg")
     assert code == 1
@@ -211,7 +219,11 @@ def test_a_picture_that_cannot_be_written_is_said_so(simulate, tmp_path):
         (("--scenario", "ttl_race", "--sweep", "hold=1,x"), "--sweep hold=x"),
         (("--scenario", "ttl_race", "--config", "{config}"), "it lacks"),
         (("--scenario", "ttl_race", "--config", "/no/such.yaml"), "cannot read the file"),
-        (("--scenario", "ttl_race", "--seeds", "0"), "0 is less than 1"),
+        (("ttl_race",), "--scenario ttl_race"),
+        (("/no/such.yaml",), "--scenario /no/such.yaml"),
+        (("--scenario", "ttl_race", "--seeds", "0"), "0 is not a whole number, 1 or more"),
+        (("--scenario", "ttl_race", "--seeds", "many"), "many is not a whole number, 1 or more"),
+        (("--scenario", "ttl_race", "--hours", "long"), "long is not a positive number"),
         (("--scenario", "ttl_race", "--hours", "inf"), "inf is not a positive number"),
     ],
 )
