@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except ConfigError as error:
         for issue in error.issues:
             print(f"llmswap: {issue}", file=sys.stderr)

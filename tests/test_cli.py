@@ -1,6 +1,8 @@
 """The command line: spellings, exit codes, and what a user reads."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,8 +138,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_python_without_assertions_is_refused(config: Path) -> None:
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-O", "-m", "llmswap", "check", "--config", str(config)],
         capture_output=True,
@@ -148,3 +148,21 @@ def test_python_without_assertions_is_refused(config: Path) -> None:
 
     assert done.returncode == 1
     assert "python -O" in done.stderr
+
+
+def test_nothing_is_said_to_a_reader_who_has_left() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "llmswap", "simulate", "--list"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},  # as a shell has it
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+
+    assert (done.returncode, done.stderr) == (1, b"")
