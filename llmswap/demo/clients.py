@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 
+from llmswap.proxy.callers import CALLER
+
 PATIENCE_S = 120.0
 PAUSE_AFTER_ERROR_S = 1.0
 
@@ -58,7 +60,8 @@ class Client:
         ask = Ask(model or self.model)
         self.asks.append(ask)
         try:
-            async with http.post(self.url + path, json={"model": ask.model, **body}) as response:
+            who = {CALLER: self.name}
+            async with http.post(self.url + path, json={"model": ask.model, **body}, headers=who) as response:
                 async for line in response.content:
                     ask.tokens += line.startswith(b"data: {")
                     if ask.first_s is None and line.strip():

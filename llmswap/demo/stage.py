@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GPU_GIB = 24.0
+MAX_WAIT_S = 40.0  # at time scale 1; with the default of 120 s a newcomer would watch nothing swap for half a minute
 PLOT = "Simulated engines{speed}. big-reasoner needs the GPU alone, hence the swaps."
 GROUPS = """
 groups:
@@ -49,6 +50,11 @@ def write_config(folder: Path, time_scale: float, journal: Path) -> Path:
         "logToStdout: none     # the demo's own view tells the story",
         "journal:              # what happens, for `llmswap simulate` and `llmswap replay`",
         f"  path: {json.dumps(str(journal), ensure_ascii=False)}",
+        "routing:",
+        "  scheduler:",
+        "    settings:",
+        "      fair:",
+        f"        maxWait: {max(1, round(MAX_WAIT_S * time_scale))}       # whoever waits longer goes first",
         "models:",
     ]
     for part in CAST:

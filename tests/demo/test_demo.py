@@ -88,6 +88,9 @@ def test_its_journal_replays(tmp_path):
     assert code == 0, output
     assert f"simulate {path}" in output.splitlines()[-1]
     assert main(["replay", str(path)]) == 0
+    recorded = path.read_text()
+    assert '"caller":"chat user"' in recorded  # who is told apart by timing alone is not simulated well
+    assert '"max_wait_s":1.0' in recorded  # 120 s would be longer than anybody watches a demo
 
 
 def test_a_journal_that_cannot_be_written_is_said(tmp_path):
