@@ -11,14 +11,12 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from llmswap.config.errors import ConfigError, ConfigIssue
 from llmswap.config.load import load
 from llmswap.config.settings import Loaded
-from llmswap.core.events import DrainRequested, FleetReloaded, LoadRequested
-from llmswap.core.fleet import ModelId
+from llmswap.core.events import DrainRequested, FleetReloaded
 from llmswap.core.scheduler import Scheduler
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
@@ -30,6 +28,7 @@ from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.gate import Gate
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
+from llmswap.runtime.preload import Preload
 from llmswap.runtime.proxylog import ProxyLog
 from llmswap.runtime.stdout import StdoutWriter
 from llmswap.runtime.supervisor import Supervisor
@@ -141,7 +140,7 @@ class App:
         self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
         for address in self.addresses:
             log.info("listening on %s", address)
-        self._spawn(self._preload())
+        self._spawn(self._preload().run())
         if self._options.watch_config:
             config, config_dir = self._options.config, self._options.config_dir
             self._spawn(watch(lambda: stamp(config, config_dir), self.reload_logged))
@@ -157,17 +156,14 @@ class App:
             log.critical("a background task failed", exc_info=error)
             self._fatal(error)
 
-    async def _preload(self) -> None:
-        """Load the configured models one after the other."""
-        preload = self.context.loaded.settings.preload
-        for number, model in enumerate(preload, 1):
-            log.info("preload %d/%d: %s", number, len(preload), model)
-            limit_s = self.context.settings_of(model).launch.ready_timeout_s + PRELOAD_MARGIN_S
-            self.loop.post(LoadRequested(model))
-            await self.loop.wait_for(partial(_settled, model), limit_s)
-            view = self.loop.snapshot().upstreams.get(model)
-            if view is None or view.state is not State.READY:
-                log.warning("preload of %s did not bring it up", model)
+    def _preload(self) -> Preload:
+        """Plan the loading of the configured models, each bounded by its own readiness limit and a margin."""
+        loaded = self.context.loaded
+        models = loaded.settings.preload
+        limits_s = {
+            model: self.context.settings_of(model).launch.ready_timeout_s + PRELOAD_MARGIN_S for model in models
+        }
+        return Preload(self.loop, loaded.fleet, models, limits_s)
 
     async def reload(self) -> None:
         """Read the config anew and apply it; several calls at once end in one reload of the latest files.
@@ -289,11 +285,6 @@ async def running_app(options: Options, read_config: Callable[[], Loaded]) -> As
 def reader(options: Options) -> Callable[[], Loaded]:
     """Give the function that reads the options' config files."""
     return lambda: load(options.config, options.config_dir, os.environ)
-
-
-def _settled(model: ModelId, snapshot: Snapshot) -> bool:
-    view = snapshot.upstreams.get(model)
-    return view is None or view.state in {State.READY, State.FAILED, State.SHUTDOWN}
 
 
 def _all_down(snapshot: Snapshot) -> bool:

@@ -12,40 +12,54 @@ from llmswap.app import EXIT_FATAL, App, Options
 from llmswap.config.errors import ConfigError
 from llmswap.config.load import loads
 from llmswap.core.events import RequestFinished, RequestId
-from tests.stack import Stack, fake, until
+from tests.stack import Program, Stack, fake, until
 
 
 def two_models() -> dict[str, dict[str, str]]:
     return {"a": {"cmd": fake("a")}, "b": {"cmd": fake("b")}}
 
 
-async def test_preload_brings_models_up_one_after_the_other_in_the_configs_order(stack: Stack) -> None:
-    program = stack.start(
-        {
-            "models": two_models(),
-            "groups": {"together": {"swap": False, "members": ["a", "b"]}},
-            "hooks": {"on_startup": {"preload": ["b", "a"]}},
-        }
-    )
+async def test_preload_loads_a_group_that_does_not_swap_at_once(stack: Stack) -> None:
+    config = {
+        "models": {name: {"cmd": fake(name, boot=1)} for name in "abc"},
+        "groups": {"together": {"swap": False, "members": ["a", "b", "c"]}},
+        "hooks": {"on_startup": {"preload": ["b", "a", "c"]}},
+    }
+    began_s = time.monotonic()
+    program = stack.start(config)
 
-    await program.until_state("a", "ready")
+    await until(lambda: "preload 3/3" in program.log_text(), "the preload")
 
-    assert await program.running() == {"a": "ready", "b": "ready"}
-    moves = re.findall(r"\] (a|b): (starting|ready)", program.log_text())
-    assert moves == [("b", "starting"), ("b", "ready"), ("a", "starting"), ("a", "ready")]
+    assert await program.running() == {"a": "ready", "b": "ready", "c": "ready"}
+    assert time.monotonic() - began_s < 3 + 1  # one after the other they boot for three seconds, and each spawn adds
+    assert starts_and_ends(program)[:3] == [("b", "starting"), ("a", "starting"), ("c", "starting")]
+
+
+async def test_preload_loads_a_swap_group_one_by_one_in_the_configs_order(stack: Stack) -> None:
+    program = stack.start({"models": two_models(), "hooks": {"on_startup": {"preload": ["b", "a"]}}})
+
+    await until(lambda: "preload 2/2: a ready in" in program.log_text(), "the preload")
+
+    assert await program.running() == {"a": "ready"}
+    assert starts_and_ends(program) == [("b", "starting"), ("b", "ready"), ("a", "starting"), ("a", "ready")]
+
+
+def starts_and_ends(program: Program) -> list[tuple[str, str]]:
+    return re.findall(r"\] ([abc]): (starting|ready)", program.log_text())
 
 
 async def test_a_preload_that_fails_is_logged_and_the_next_one_goes_on(stack: Stack) -> None:
     program = stack.start(
         {
             "models": {**two_models(), "a": {"cmd": "false ${PORT}"}},
-            "hooks": {"on_startup": {"preload": ["a", "b"]}},
+            "hooks": {"on_startup": {"preload": ["a", "b", "stranger"]}},
         }
     )
 
-    await program.until_state("b", "ready")
+    await until(lambda: "preload 2/2: b ready in" in program.log_text(), "the preload")
 
-    assert "preload of a did not bring it up" in program.log_text()
+    assert re.search(r"preload 1/2: a failed after \d+\.\d s: exited with code 1", program.log_text())
+    assert "there is no model 'stranger'" in program.log_text()
 
 
 async def test_reload_to_a_config_without_models_is_refused(stack: Stack, http: aiohttp.ClientSession) -> None:

@@ -21,6 +21,7 @@ class UpstreamView:
         failure: The reason of the last failed start, exit or stop; None after a success.
         retry_at_s: Monotonic time until which starts are refused (backoff); None if not backing off.
         stuck: It was told to stop and could not be killed.
+        wanted: A client waits for it, or it shall be loaded for nobody.
     """
 
     model: ModelId
@@ -34,6 +35,7 @@ class UpstreamView:
     failure: str | None = None
     retry_at_s: float | None = None
     stuck: bool = False
+    wanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

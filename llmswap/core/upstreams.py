@@ -179,4 +179,5 @@ class Upstream:
             failure=self.failure,
             retry_at_s=self.retry_at_s if self.backing_off(now_s) else None,
             stuck=self.stuck,
+            wanted=self.wanted,
         )
