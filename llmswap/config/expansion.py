@@ -17,7 +17,7 @@ LAST_PORT = 65535
 
 # The port of these is settled at spawn, so `${PORT}` stays in them: a port that is taken can be avoided, and a
 # model's neighbours in the file do not change what it is.
-_LAUNCH_KEYS = ("cmd", "cmdStop", "env", "proxy", "checkEndpoint")
+_LAUNCH_KEYS = ("cmd", "cmdStop", "env", "proxy", "checkEndpoint", "sleepEndpoints", "wakeEndpoints")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,7 @@ _NOT_YET = {
     "metrics_max_in_memory": "metricsMaxInMemory",
     "ui": "ui",
     "performance": "performance",
-    "sleep_request_timeout": "sleepRequestTimeout",
-    "wake_request_timeout": "wakeRequestTimeout",
 }
-_NOT_YET_OF_MODELS = {"sleep_mode": "sleepMode", "sleep_endpoints": "sleepEndpoints", "wake_endpoints": "wakeEndpoints"}
 _LEAST_EVERY_S = 5
 _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
@@ -37,10 +34,6 @@ def check_later(file: ConfigFile, names: Names, fleet: Fleet, issues: Issues) ->
     for field, key in _NOT_YET.items():
         if field in file.model_fields_set:
             issues.warn((key,), "is not supported yet and has no effect")
-    for model, section in file.models.items():
-        for field, key in _NOT_YET_OF_MODELS.items():
-            if field in section.model_fields_set:
-                issues.warn(("models", model, key), "is not supported yet and has no effect")
     _check_performance(file, issues)
     _check_store(file, issues)
     _Virtual(file, names, fleet, issues).check()

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from llmswap.config.issues import Issues
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import ModelSection
-from llmswap.config.settings import PORT_MACRO, Launch
+from llmswap.config.settings import PORT_MACRO, Launch, Sleeping, SleepStep
+from llmswap.config.sleeping import sleeping
 from llmswap.config.tree import Path
 from llmswap.core.fleet import ModelId
 
@@ -49,6 +50,7 @@ def launch(model: ModelId, section: ModelSection, file: ConfigFile, port: int | 
         ),
         stop_grace_s=float(section.unload_timeout or file.unload_timeout or DEFAULT_GRACE_S),
         trust_proxy=not _holds_its_port(section, host, port_named) if trust is None else trust,
+        sleeping=sleeping(model, section, file, issues),
     )
 
 
@@ -56,10 +58,18 @@ def fingerprint(launch: Launch) -> str:
     """Digest everything that a running upstream was started with.
 
     Left out on purpose, because a change of it needs no restart: the port (a model added before this one in the file
-    must not restart it), the two timeouts, and whatever only the HTTP side uses (filters, aliases, limits, ...).
+    must not restart it), all time limits, and whatever only the HTTP side uses (filters, aliases, limits, ...).
     """
-    lasting = replace(launch, port=None, ready_timeout_s=0.0, stop_grace_s=0.0)
+    slept = None if launch.sleeping is None else _lasting(launch.sleeping)
+    lasting = replace(launch, port=None, ready_timeout_s=0.0, stop_grace_s=0.0, sleeping=slept)
     return hashlib.sha256(repr(lasting).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _lasting(sleeping: Sleeping) -> Sleeping:
+    def unlimited(steps: tuple[SleepStep, ...]) -> tuple[SleepStep, ...]:
+        return tuple(replace(step, timeout_s=0.0) for step in steps)
+
+    return replace(sleeping, sleep=unlimited(sleeping.sleep), wake=unlimited(sleeping.wake), preset="", drain_s=0.0)
 
 
 def _check(endpoint: str) -> tuple[str | None, str | None]:

@@ -24,6 +24,7 @@ from llmswap.config.settings import (
     Settings,
     Timeouts,
 )
+from llmswap.config.sleeping import memory, sleep_after_s
 from llmswap.core.events import SwapClass
 from llmswap.core.fleet import Fleet, Model, ModelId, Scheduling
 
@@ -50,6 +51,7 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loade
         ignore_paths=_ignore_paths(file, issues),
         preload=_preload(file, names, issues),
         journal=journal(file, issues),
+        memory=memory(file),
     )
     fleet = Fleet(
         models={
@@ -62,6 +64,8 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loade
         router=routing.router,
         scheduling=Scheduling(file.routing.scheduler.use),
         queue_max=file.queue_max,
+        sleepers_max=file.sleepers.max,
+        sleepers_host_bytes=file.sleepers.host_memory,
     )
     if file.health_check_timeout < 15:
         issues.warn(("healthCheckTimeout",), f"is {file.health_check_timeout}, less than 15: 15 is used")
@@ -73,12 +77,15 @@ def _model(settings: ModelSettings, file: ConfigFile, priority: Mapping[ModelId,
     section = file.models[settings.id]
     limit = section.concurrency_limit if section.concurrency_limit > 0 else DEFAULT_CONCURRENCY
     ttl_s = file.global_ttl if section.ttl < 0 else section.ttl
+    sleeps = settings.launch.sleeping is not None
     made = Model(
         settings.id,
         concurrency_limit=max(limit, COMFYUI_CONCURRENCY) if settings.id == COMFYUI else limit,
         idle_ttl_s=float(ttl_s) or None,
         priority=priority.get(settings.id, 0),
         queue_timeout_s=float(section.queue_timeout or file.queue_timeout),
+        sleeps=sleeps,
+        sleep_after_s=sleep_after_s(section, file) if sleeps else None,
         fingerprint=fingerprint(settings.launch),
     )
     return _fair(made, section, file.routing.scheduler.settings.fair) if _uses_fair(file) else made

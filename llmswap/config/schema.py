@@ -7,6 +7,7 @@ from pydantic import Field
 from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Free, Section, Size, Text, Texts, Whole
 from llmswap.config.schema_models import FiltersSection, ModelSection, PeerTimeoutsSection
 from llmswap.config.schema_routing import GroupSection, MatrixSection, Profiles, RoutingSection
+from llmswap.config.schema_sleeping import GpuMemorySection, SleepersSection
 
 
 class OnStartupSection(Section):
@@ -131,6 +132,17 @@ class ConfigFile(Section):
     upstream: UpstreamSection = Field(default=UpstreamSection(), description="The pass-through routes.")
     queue_timeout: AtLeast1 = Field(default=600, description="Seconds a request may wait for its model.")
     queue_max: AtLeast1 = Field(default=2000, description="Most requests waiting at once, over all models.")
+    sleep_request_timeout: AtLeast1 | None = Field(
+        default=None, description="Seconds per request that puts to sleep; absent: 10, or what the preset needs."
+    )
+    wake_request_timeout: AtLeast1 | None = Field(
+        default=None, description="Seconds per request that wakes; absent: 10, or what the preset needs."
+    )
+    sleep_after: AtLeast0 = Field(
+        default=0, description="Idle seconds until a model that can sleep is put to sleep; 0 means never."
+    )
+    sleepers: SleepersSection = Field(default=SleepersSection(), description="What all sleeping models may take.")
+    gpu_memory: GpuMemorySection = Field(default=GpuMemorySection(), description="When device memory counts as free.")
     journal: JournalSection | None = Field(default=None, description="Record every step of the scheduler, no prompts.")
     allow_unauthenticated: Flag = Field(
         default=False,
@@ -150,8 +162,6 @@ class ConfigFile(Section):
     performance: PerformanceSection = Field(
         default=PerformanceSection(), description="Sampling of the machine. Not supported yet."
     )
-    sleep_request_timeout: Free = Field(default=None, description="llmsnap: seconds per sleep step. Not supported yet.")
-    wake_request_timeout: Free = Field(default=None, description="llmsnap: seconds per wake step. Not supported yet.")
 
 
 def json_schema() -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Free, FreeMap, Section, Text, Texts, Whole
+from llmswap.config.schema_sleeping import SleepMode, SleepSection, StepSection, needs_steps
 
 Medium = Literal["text", "audio", "image"]
 Swapping = Literal["may-swap", "prefer-warm", "never-swap"]
@@ -66,6 +67,8 @@ class CapabilitiesSection(Section):
 
 class ModelSection(Section):
     """One model: how to run it, and how to present it."""
+
+    model_config = ConfigDict(json_schema_extra=needs_steps)
 
     cmd: Text = Field(
         default="", description="Command line that starts the upstream. Split like a shell would, run without one."
@@ -134,8 +137,13 @@ class ModelSection(Section):
     timeouts: TimeoutsSection = Field(default=TimeoutsSection(), description="Limits of the hop to the upstream.")
     compat: CompatSection = Field(default=CompatSection(), description="Deviations for particular servers.")
     capabilities: CapabilitiesSection = Field(default=CapabilitiesSection(), description="What the model can do.")
-    sleep_mode: Free = Field(default=None, description="llmsnap's sleep mode: enable or disable. Not supported yet.")
-    sleep_endpoints: Free = Field(
-        default=None, description="llmsnap's requests that put it to sleep. Not supported yet."
+    sleep_mode: SleepMode = Field(
+        default=None,
+        description="Whether it sleeps instead of being stopped; absent: it does if it has a sleep.preset.",
     )
-    wake_endpoints: Free = Field(default=None, description="llmsnap's requests that wake it. Not supported yet.")
+    sleep_endpoints: list[StepSection] = Field(default=[], description="Requests that put it to sleep, in order.")
+    wake_endpoints: list[StepSection] = Field(default=[], description="Requests that wake it, in order.")
+    sleep: SleepSection = Field(default=SleepSection(), description="How it sleeps, beside or instead of those lists.")
+    sleep_after: AtLeast0 | None = Field(
+        default=None, description="Idle seconds until it is put to sleep; 0 never, absent takes the global value."
+    )

@@ -21,6 +21,7 @@ TABLES = {
     "FiltersSection": "filters",
     "TimeoutsSection": "timeouts",
     "PeerTimeoutsSection": "timeouts",
+    "StepSection": "sleepEndpoints[]",
 }
 
 
@@ -90,18 +91,26 @@ def test_the_page_has_every_key_with_its_type_and_default_and_no_other():
 
 
 FAIR = ("priority", "maxWait", "hold", "queueLimit")
+SLEEP = ("preset", "verify", "warmup", "residual", "drainTimeout")
 
 
 def test_the_page_says_whose_each_key_is():
     origin = {key: whose for key, _, _, whose in ROW.findall(PAGE.read_text())}
     assert origin["models.ID.cmd"] == "llama-swap"
-    assert origin["models.ID.sleepMode"] == "llmsnap"
+    assert {key for key, whose in origin.items() if whose == "llmsnap"} == {
+        *("sleepRequestTimeout", "wakeRequestTimeout"),
+        *("models.ID.sleepMode", "models.ID.sleepEndpoints", "models.ID.wakeEndpoints"),
+        *(f"sleepEndpoints[].{key}" for key in ("endpoint", "method", "body", "timeout")),
+    }
     assert {key for key, whose in origin.items() if whose == "llmswap"} == {
         *("allowUnauthenticated", "allowedHosts", "allowedOrigins", "trustedProxies", "forwardAuth"),
         *("routing.scheduler.settings.fair", *(f"routing.scheduler.settings.fair.{key}" for key in FAIR)),
         *("models.ID.priority", "models.ID.maxWait", "models.ID.unloadDelay", "models.ID.queueLimit"),
         *("upstream.allowControl", "upstream.trustPages", "queueTimeout", "queueMax"),
         *("models.ID.swapClass", "models.ID.swapClassByID", "models.ID.substitutes"),
+        *("models.ID.sleep", *(f"models.ID.sleep.{key}" for key in SLEEP)),
+        *("models.ID.sleepAfter", "sleepAfter", "sleepers", "sleepers.max", "sleepers.hostMemory"),
+        *("gpuMemory", "gpuMemory.freed", "gpuMemory.timeout", "gpuMemory.onTimeout"),
         *("journal", "journal.path", "journal.maxSize", "journal.keep"),
         *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
     }

@@ -114,13 +114,8 @@ def test_a_typical_config_of_llama_swap_loads_with_its_unsupported_keys_named():
     assert [group.persistent for group in loaded.fleet.groups] == [False, True]
 
 
-def test_a_config_of_llmsnap_loads_with_its_sleep_keys_named():
+def test_a_config_of_llmsnap_loads_with_its_unsupported_keys_named():
     loaded = load(CONFIGS / "llmsnap.yaml", None, ENV)
     paths = [issue.path for issue in loaded.warnings]
-    assert paths == [
-        *("sleepRequestTimeout", "wakeRequestTimeout", "logRequests", "performance", "ui"),
-        *("peers", "selectors", "profiles"),
-        *("models.coder.sleepMode", "models.coder.sleepEndpoints", "models.coder.wakeEndpoints"),
-        "models.writer.sleepMode",
-    ]
+    assert paths == ["logRequests", "performance", "ui", "peers", "selectors", "profiles"]
     assert all(issue.line > 0 for issue in loaded.warnings)

@@ -4,6 +4,7 @@ import pytest
 
 from llmswap.config.launching import fingerprint
 from llmswap.config.load import loads
+from llmswap.config.presets import PRESETS
 from llmswap.config.settings import Launch
 from tests.config.reading import model, one_problem, warnings
 
@@ -141,6 +142,7 @@ def test_every_field_of_a_launch_is_in_the_fingerprint_or_left_out_on_purpose():
         "ready_timeout_s": 1.0,
         "stop_grace_s": 1.0,
         "env": ("A=1",),
+        "sleeping": PRESETS["vllm-l1"],
     }
     counted = {
         field.name
