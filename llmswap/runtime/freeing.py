@@ -1,8 +1,10 @@
 """What memory an upstream's processes hold, and whether it is free again. Who measures it: gpu.py."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from llmswap.runtime.tree import Proc
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +16,14 @@ class Held:
         reason: Why it cannot be measured, in a line.
         by_device: The same by device, and `unclaimed` what no living process accounts for: for the watch itself, who
             needs them to know whether the memory of the dead is gone.
+        born: Start time of each process that holds some, in clock ticks from boot: its pid may be given away again.
     """
 
     total_bytes: int | None
     reason: str = ""
     by_device: Mapping[str, int] = field(default_factory=dict)
     unclaimed: Mapping[str, int] = field(default_factory=dict)
+    born: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +87,42 @@ class Unwatched:
         """Give None."""
         del take_bytes
         return None
+
+
+class Footprint:
+    """The device memory of one process tree: what it held when last seen, and whether that is gone."""
+
+    def __init__(self, watch: MemoryWatch) -> None:
+        self._watch = watch
+        self._pids: frozenset[int] = frozenset()
+        self._held = Held(None, "it was not measured yet")
+
+    @property
+    def held_bytes(self) -> int:
+        """What it held when last measured; 0 if it never could be."""
+        return self._held.total_bytes or 0
+
+    async def measure(self, members: Iterable[Proc]) -> None:
+        """Take note of what its living members hold. What cannot be measured now stays as it was seen last."""
+        pids = frozenset(proc.pid for proc in members)
+        if not pids:  # it dies just now, and what it held is what is waited for
+            return
+        held = await self._watch.held(pids)
+        if held.total_bytes is not None or self._held.total_bytes is None:
+            self._pids, self._held = pids, held
+
+    async def freed(self, most_left_bytes: int, cap_s: float) -> Freed:
+        """Wait until no more than so much of what was measured last is held, at most for `cap_s`."""
+        if self._held.total_bytes is None:
+            return Freed(None, None, self._held.reason)
+        if self._held.total_bytes == 0:
+            return Freed(ok=True, left_bytes=0)
+        return await self._watch.freed(self._pids, self._held, most_left_bytes, cap_s)
+
+    async def host_bytes(self) -> int | None:
+        """Measure the host memory of those who were measured last; None if it cannot be measured."""
+        return await self._watch.host_bytes(self._pids)
+
+    async def lacks_host_memory(self, take_bytes: int) -> str | None:
+        """Say why the host has no room to take back so much device memory; None if it has, or nobody can tell."""
+        return await self._watch.lacks_host_memory(take_bytes)

@@ -4,36 +4,49 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from dataclasses import dataclass
 
 from llmswap.config.command import split
-from llmswap.config.settings import PORT_MACRO, Launch
+from llmswap.config.settings import PORT_MACRO, Launch, MemorySettings
 from llmswap.core.events import (
     Event,
     Generation,
+    SleepFailed,
     StartFailed,
     StopFailed,
+    UpstreamAsleep,
     UpstreamExited,
     UpstreamReady,
     UpstreamStopped,
+    WakeFailed,
 )
+from llmswap.runtime.control import Control
+from llmswap.runtime.freeing import Footprint, MemoryWatch
 from llmswap.runtime.logbook import LogBook, LogRing
 from llmswap.runtime.ports import IpAddress, foreigner, holder, is_free, is_local, pick_free
 from llmswap.runtime.process import Process
 from llmswap.runtime.readiness import Prober, Target
 from llmswap.runtime.redaction import redact_command, secrets_in
+from llmswap.runtime.sleeping import SagaFailed, Sleeper, stand_by
 from llmswap.runtime.spawn import SpawnError
-from llmswap.runtime.stopping import ask_to_stop, clear, first_of, look
+from llmswap.runtime.stopping import ask_to_stop, clear, look, unless
 from llmswap.runtime.tree import Proc, describe
 
 log = logging.getLogger(__name__)
 
 # A start that failed has nothing worth saving: it gets no more than this to end.
 FAILED_GRACE_S = 5.0
+# A connection that breaks off in a sleep or wake is mostly a death; that tells the reason, if it follows so soon.
+EXIT_FOLLOWS_S = 0.25
+# How often memory that is stuck is looked at again, at least.
+STUCK_LOOK_S = 1.0
 _TAIL_BYTES = 4096
 _REASON_CHARS = 300
 _PID_MACRO = "${PID}"
+
+
+Order = Callable[[Sleeper | None], Coroutine[None, None, Event]]
 
 
 class StartError(Exception):
@@ -56,6 +69,8 @@ class House:
         reserved: Gives the ports that other lives use or are about to.
         record: Notes who is in the tree, for a next life of llmswap to find.
         over: Told when nothing is left of a life, just before its last event is posted.
+        watch: Measures memory.
+        memory: Gives the settings in force of when memory is free.
     """
 
     post: Callable[[Event], None]
@@ -64,6 +79,8 @@ class House:
     reserved: Callable[["Life"], Collection[int]]
     record: Callable[["Life", Iterable[Proc]], None]
     over: Callable[["Life"], None]
+    watch: MemoryWatch
+    memory: Callable[[], MemorySettings]
 
 
 class Life:
@@ -90,7 +107,10 @@ class Life:
         self._helper: Process | None = None
         self._stop: asyncio.Future[None] = loop.create_future()
         self._hurry: asyncio.Future[None] = loop.create_future()
+        self._order: asyncio.Future[Order] = loop.create_future()
+        self._footprint = Footprint(house.watch)
         self._exited = False
+        self._last = False
         self._stuck_reason: str | None = None
         self.task = loop.create_task(self._live(), name=f"upstream {self.tag}")
 
@@ -110,8 +130,22 @@ class Life:
         """Pids that are ours to reap: the leader and a running `cmdStop`."""
         return {process.pid for process in (self._process, self._helper) if process is not None}
 
-    def stop(self, *, force: bool) -> None:
-        """End it, in whatever state it is. A second call can only make it faster."""
+    def sleep(self) -> None:
+        """Put it to sleep. It must be up and awake, and nothing in flight."""
+        self._order.set_result(self._fall_asleep)
+
+    def wake(self) -> None:
+        """Wake it. It must be asleep."""
+        self._order.set_result(self._rise)
+
+    def stop(self, *, force: bool, last: bool = False) -> None:
+        """End it, in whatever state it is. A second call can only make it faster.
+
+        Args:
+            force: Without its grace.
+            last: Nothing will be started after it: whether its memory is free concerns nobody.
+        """
+        self._last = self._last or last
         if not self._stop.done():
             self._stop.set_result(None)
             self._tell_stuck()
@@ -124,7 +158,7 @@ class Life:
             self._house.post(UpstreamReady(self.model, self.generation))
             await self._serve()
         await self._end()
-        # Once device memory is watched, "it is free again" is verified here, before anyone is told.
+        await self._until_freed()
         self._house.over(self)
         if failure is not None and not self._stop.done():
             reason, timed_out = str(failure)[:_REASON_CHARS], isinstance(failure, NotReadyError)
@@ -133,12 +167,64 @@ class Life:
             self._house.post(UpstreamStopped(self.model, self.generation))
 
     async def _serve(self) -> None:
-        assert self._process is not None
-        await first_of(None, self._process.exited, self._stop)
+        """Stay up; sleep and wake on order, one at a time, until it dies or is to stop."""
+        process = self._process
+        assert process is not None
+        sleeper, asleep, doubt = self._sleeper(), False, ""
+        while not (doubt or process.exited.done() or self._stop.done()):
+            watched = sleeper if asleep else None
+            found = await unless(stand_by(self._measure, watched), process.exited, self._stop, self._order)
+            if self._order.done():
+                asleep = await self._obey(process, sleeper)
+            else:
+                doubt = found or ""
         if not self._stop.done():
-            reason = self._with_last_words(str(self._process.exited.result()))
+            died = process.exited.done()
+            reason = self._with_last_words(str(process.exited.result())) if died else self._hide(doubt)
             self._exited = True
             self._house.post(UpstreamExited(self.model, self.generation, reason))
+
+    async def _obey(self, process: Process, sleeper: Sleeper | None) -> bool:
+        """Carry out the order that was given, and tell what came of it. True if it sleeps now."""
+        order, self._order = self._order.result(), asyncio.get_running_loop().create_future()
+        outcome = await unless(order(sleeper), process.exited, self._stop)
+        if outcome is not None:
+            self._house.post(outcome)
+        return isinstance(outcome, UpstreamAsleep)
+
+    async def _fall_asleep(self, sleeper: Sleeper | None) -> Event:
+        if sleeper is None:  # a reload has added the way to sleep since it was started
+            return SleepFailed(self.model, self.generation, "it was started without a way to sleep", lasting=True)
+        try:
+            host_bytes = await sleeper.sleep()
+        except SagaFailed as failure:
+            await self._let_exit(failure)
+            return SleepFailed(self.model, self.generation, self._hide(str(failure)), failure.lasting)
+        return UpstreamAsleep(self.model, self.generation, host_bytes)
+
+    async def _rise(self, sleeper: Sleeper | None) -> Event:
+        assert sleeper is not None, "what cannot sleep is not asleep"
+        try:
+            await sleeper.wake()
+        except SagaFailed as failure:
+            await self._let_exit(failure)
+            return WakeFailed(self.model, self.generation, self._hide(str(failure)))
+        return UpstreamReady(self.model, self.generation)
+
+    async def _let_exit(self, failure: SagaFailed) -> None:
+        if failure.lost:
+            await asyncio.sleep(EXIT_FOLLOWS_S)  # its exit would end this saga
+
+    def _sleeper(self) -> Sleeper | None:
+        if self._launch.sleeping is None:
+            return None
+        control = Control(self.base_url, Target(self._launch).host_header)
+        return Sleeper(self._launch, control, self._footprint, self._measure, self._house.memory)
+
+    async def _measure(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(OSError):  # no descriptor left to look with: what was seen last has to do
+            await self._footprint.measure(await look(self._process.tree))
 
     async def _start(self) -> StartError | None:
         """Bring it up; give what failed. Returns early when told to stop."""
@@ -192,22 +278,18 @@ class Life:
 
     async def _become_ready(self, process: Process, target: Target) -> None:
         prober = Prober(target)
-        asking = asyncio.create_task(prober.until_ready())
         try:
-            await first_of(self._launch.ready_timeout_s, asking, process.exited, self._stop)
-        finally:
-            if not asking.done():
-                asking.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asking
+            async with asyncio.timeout(self._launch.ready_timeout_s):
+                peer = await unless(prober.until_ready(), process.exited, self._stop)
+        except TimeoutError:
+            waited = f"not ready after {self._launch.ready_timeout_s:g} s"
+            last = f"{self._launch.proxy}{self._launch.check_path} {prober.last}"
+            raise NotReadyError(f"{waited}: {last}") from None
         if self._stop.done():
             return
-        if process.exited.done():
+        if peer is None:
             raise await self._death(process, target)
-        if asking.cancelled():
-            waited = f"not ready after {self._launch.ready_timeout_s:g} s"
-            raise NotReadyError(f"{waited}: {self._launch.proxy}{self._launch.check_path} {prober.last}")
-        await self._check_owner(process, target, asking.result())
+        await self._check_owner(process, target, peer)
 
     async def _check_owner(self, process: Process, target: Target, peer: IpAddress) -> None:
         """Insist that the answer came from our own tree."""
@@ -243,12 +325,33 @@ class Life:
             grace_s = self._launch.stop_grace_s
             if not self._stop.done():
                 grace_s = min(grace_s, FAILED_GRACE_S)
-            await look(process.tree)  # while families are whole: who is seen now is found later
+            members = await look(process.tree)  # while families are whole: who is seen now is found later
+            if not self._last:
+                await unless(self._footprint.measure(members), self._hurry)
             await ask_to_stop(process, self._stopper(process), grace_s, self._hurry)
         await clear(process.tree, polite=process.exited.done(), hurry=self._hurry, on_stuck=self._stuck)
         await process.exited
         process.release()
         self._process = self._helper = None
+
+    async def _until_freed(self) -> None:
+        """Wait until the device memory of the tree, which is gone, is free; or for what is to be done if it stays."""
+        told = False
+        while not self._last:
+            settings = self._house.memory()
+            left = int((1 - settings.freed_share) * self._footprint.held_bytes)
+            cap_s = max(settings.cap_s, STUCK_LOOK_S) if told else settings.cap_s
+            freed = await unless(self._footprint.freed(left, cap_s), self._hurry)
+            if freed is None or freed.ok is not False:
+                return
+            reason = f"its device memory is not free: {freed.reason}"[:_REASON_CHARS]
+            if settings.start_anyway:
+                log.warning("%s: %s; going on as configured", self.model, reason)
+                return
+            if not told:
+                told, self._stuck_reason = True, reason
+                log.error("%s is gone, but %s", self.model, reason)
+                self._tell_stuck()
 
     def _stopper(self, process: Process) -> Callable[[], Process] | None:
         argv = split(self._launch.cmd_stop.replace(_PID_MACRO, str(process.pid)))
@@ -274,6 +377,9 @@ class Life:
     def _hear(self, data: bytes) -> None:
         self._printed.write(data)
         self._house.logs.write_upstream(self.model, data)
+
+    def _hide(self, text: str) -> str:
+        return self._house.logs.hide(redact_command(text), self.model)[:_REASON_CHARS]
 
     def _with_last_words(self, reason: str) -> str:
         lines = [line for line in self._printed.history().decode(errors="replace").splitlines() if line.strip()]

@@ -1,11 +1,12 @@
 """Ending a process tree: ask, wait, kill, and look until nothing is left."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from llmswap.runtime.process import Process
 from llmswap.runtime.spawn import SpawnError
@@ -23,6 +24,7 @@ _POLL_MOST_S = 0.1
 _BLIND_RETRIES = 100
 _BLIND_PAUSE_S = 0.1
 
+T = TypeVar("T")
 Hurry = asyncio.Future[None]
 Starter = Callable[[], Process]
 
@@ -103,6 +105,20 @@ async def first_of(timeout_s: float | None, *futures: asyncio.Future[Any]) -> No
     """Wait until one of them is done or the time is up; cancels none."""
     timeout_s = None if timeout_s is None else max(0.0, timeout_s)
     await asyncio.wait(futures, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def unless(work: Coroutine[Any, Any, T], *ends: asyncio.Future[Any]) -> T | None:
+    """Do the work, unless one of the ends comes first or with it: then it is cancelled, and the result is None."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        await first_of(None, task, *ends)
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    result = None if task.cancelled() else task.result()
+    return None if any(end.done() for end in ends) else result
 
 
 def _is_there(proc: Proc) -> bool:

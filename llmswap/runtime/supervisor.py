@@ -1,4 +1,4 @@
-"""Carries out Start and Stop: one life per upstream, each in its own task; decides nothing."""
+"""Carries out Start, Stop, Sleep and Wake: one life per upstream, each in its own task; decides nothing."""
 
 import asyncio
 import logging
@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llmswap.config.settings import Launch
-from llmswap.core.commands import Start, Stop
+from llmswap.config.settings import Launch, MemorySettings
+from llmswap.core.commands import Sleep, Start, Stop, StopCause, Wake
 from llmswap.core.events import Event, Generation
 from llmswap.core.fleet import ModelId
+from llmswap.runtime.freeing import MemoryWatch, Unwatched
 from llmswap.runtime.life import House, Life
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.orphans import Registry
@@ -30,6 +31,8 @@ class Supervisor:
         post: Takes the outcomes.
         instance: Unique to this life of llmswap; letters, digits, `-` and `_`.
         state_dir: Where to keep note of our processes for a next life; None for nowhere.
+        watch: Measures memory; None if nobody does.
+        memory: When memory is free again.
         on_fatal: Told if a life's task raises, which is a bug: its upstream's state is unknown then.
     """
 
@@ -41,6 +44,8 @@ class Supervisor:
         *,
         instance: str,
         state_dir: Path | None,
+        watch: MemoryWatch | None = None,
+        memory: MemorySettings | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
     ) -> None:
         self._launches = launches
@@ -49,15 +54,29 @@ class Supervisor:
         self._registry = Registry(state_dir, instance)
         self._reaper = Reaper(self._own_pids)
         self._on_fatal = on_fatal
-        self._house = House(post, logs, instance, self._reserved, self._record, self._over)
+        self._memory = memory or MemorySettings()
+        self._house = House(
+            post,
+            logs,
+            instance,
+            self._reserved,
+            self._record,
+            self._over,
+            watch or Unwatched(),
+            lambda: self._memory,
+        )
 
     def performers(self) -> dict[type[Any], Callable[[Any], None]]:
         """Give the performers for `RunLoop.performs`."""
-        return {Start: self._start, Stop: self._stop}
+        return {Start: self._start, Stop: self._stop, Sleep: self._sleep, Wake: self._wake}
 
-    def configure(self, launches: Mapping[ModelId, Launch]) -> None:
-        """Start upstreams this way from now on; running ones keep theirs. Call before posting FleetReloaded."""
+    def configure(self, launches: Mapping[ModelId, Launch], memory: MemorySettings | None = None) -> None:
+        """Start upstreams this way from now on; running ones keep theirs. Call before posting FleetReloaded.
+
+        When memory counts as free again is the same for all of them, from now on; None leaves that as it was.
+        """
         self._launches = launches
+        self._memory = memory or self._memory
 
     def base_url(self, model: ModelId, generation: Generation) -> str:
         """Give the address of a ready upstream, without a trailing slash."""
@@ -98,9 +117,21 @@ class Supervisor:
         life.task.add_done_callback(self._done)
 
     def _stop(self, command: Stop) -> None:
+        if life := self._meant(command):
+            life.stop(force=command.force, last=command.cause is StopCause.SHUTDOWN)
+
+    def _sleep(self, command: Sleep) -> None:
+        if life := self._meant(command):
+            life.sleep()
+
+    def _wake(self, command: Wake) -> None:
+        if life := self._meant(command):
+            life.wake()
+
+    def _meant(self, command: Stop | Sleep | Wake) -> Life | None:
+        """Give the life that a command means; none if that is over, which its last event tells."""
         life = self._lives.get(command.model)
-        if life is not None and life.generation == command.generation:
-            life.stop(force=command.force)
+        return life if life is not None and life.generation == command.generation else None
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
