@@ -23,6 +23,7 @@ REMARK_EVERY = 8  # ticks without news
 BACKLOG_MAX = 16 * 1024  # bytes the client has not taken; nothing is added to more than that
 
 _PATH = "/v1/chat/completions"
+_ASLEEP = frozenset({State.SLEEP_PENDING, State.ASLEEP, State.WAKING})
 _DONE = b"data: [DONE]\n\n"
 _HEADERS = {
     "Content-Type": "text/event-stream",
@@ -73,7 +74,7 @@ class LoadingStream:
         await self.response.prepare(self._request)
         lease = asyncio.get_running_loop().create_task(ticket.lease())
         try:
-            await self._say(f"llmswap: loading {self._model}\n")
+            await self._say(f"llmswap: {_doing(loop, ticket)} {self._model}\n")
             for line in self._news(loop, ticket):
                 await self._say(line)
                 await asyncio.wait({lease}, timeout=TICK_S)
@@ -122,6 +123,11 @@ class LoadingStream:
         await self.response.write(sse_error(Dialect.OPENAI, error.status, error.message, error.code) + _DONE)
         await self.response.write_eof()
         return self.response
+
+
+def _doing(loop: RunLoop, ticket: Ticket) -> str:
+    view = loop.snapshot().upstreams.get(ticket.model)
+    return "waking" if view is not None and view.state in _ASLEEP else "loading"
 
 
 def _standing(loop: RunLoop, ticket: Ticket) -> str:

@@ -39,7 +39,7 @@ async def one_model(request: web.Request) -> web.Response:
     meta = {"type": "model", "aliases": list(settings.aliases)}
     if name != model:
         meta = {"type": "alias", "modelID": model}
-    record = _record(settings, name, meta, loaded=_is_loaded(context.loop.snapshot(), model))
+    record = _record(settings, name, meta, _status(context.loop.snapshot(), model))
     return web.Response(body=orjson.dumps(record), content_type="application/json")
 
 
@@ -48,28 +48,31 @@ def _records(loaded: Loaded, snapshot: Snapshot) -> list[dict[str, Any]]:
     for model, settings in loaded.settings.models.items():
         if settings.unlisted:
             continue
-        is_loaded = _is_loaded(snapshot, model)
+        status = _status(snapshot, model)
         meta = {"type": "model", "aliases": list(settings.aliases)}
-        records.append(_record(settings, model, meta, loaded=is_loaded))
+        records.append(_record(settings, model, meta, status))
         if loaded.settings.include_aliases_in_list:
             for alias in settings.aliases:
                 meta = {"type": "alias", "modelID": model}
-                records.append(_record(settings, alias, meta, loaded=is_loaded))
+                records.append(_record(settings, alias, meta, status))
     return records
 
 
-def _is_loaded(snapshot: Snapshot, model: ModelId) -> bool:
+def _status(snapshot: Snapshot, model: ModelId) -> str:
+    """Say in llama.cpp's words whether a model is there; llama-swap has the first two of them."""
     view = snapshot.upstreams.get(model)
-    return view is not None and view.state not in UNLOADED
+    if view is None or view.state in UNLOADED:
+        return "unloaded"
+    return "sleeping" if view.state is State.ASLEEP else "loaded"
 
 
-def _record(settings: ModelSettings, model: str, internal: dict[str, Any], *, loaded: bool) -> dict[str, Any]:
+def _record(settings: ModelSettings, model: str, internal: dict[str, Any], status: str) -> dict[str, Any]:
     record: dict[str, Any] = {
         "id": model,
         "object": "model",
         "created": _CREATED,
         "owned_by": "llama-swap",
-        "status": {"value": "loaded" if loaded else "unloaded"},
+        "status": {"value": status},
     }
     if settings.name.strip():
         record["name"] = settings.name.strip()
