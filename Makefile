@@ -14,7 +14,7 @@ REAL := $(VENV)/.ready-real
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contracts bench soak scenarios real clean
+.PHONY: help setup demo test check format lint types contracts bench soak scenarios live real clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ soak: $(DEV) ## Run 10,000 random worlds under each scheduler, every invariant c
 
 scenarios: $(DEV) ## Simulate every named scenario under both schedulers and rewrite the table in docs/scheduling.md
 	$(BIN)/python -m tests.sim.whatif.table $(ARGS)
+
+live: $(DEV) ## Serve a scenario with a real llmswap under both schedulers, hold the simulator to it (9 min; ARGS=--quick: 3)
+	$(BIN)/python -m tests.live $(ARGS)
 
 real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)
