@@ -20,6 +20,7 @@ _KINDS: dict[str, str] = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
 
 
 def fit(root: Map, anchored: set[str], issues: Issues) -> ConfigFile:
@@ -57,7 +58,7 @@ def _drop(root: Map, path: Path, kind: str) -> None:
     if kind == "extra_forbidden":
         parent: Any = root
         for part in path[:-1]:
-            parent = parent.get(str(part)) if isinstance(parent, Map) else None
+            parent = _child(parent, part)
         if isinstance(parent, Map):
             parent.pop(str(path[-1]), None)
     elif len(path) == 1 or path[0] != "models" or not isinstance(models, Map):
@@ -66,6 +67,12 @@ def _drop(root: Map, path: Path, kind: str) -> None:
         models[str(path[1])].pop(str(path[2]), None)
     else:
         models[str(path[1])] = Map()
+
+
+def _child(tree: Any, part: str | int) -> Any:  # noqa: ANN401  a part of the tree, of any shape
+    if isinstance(tree, Map):
+        return tree.get(str(part))
+    return tree[part] if isinstance(tree, Seq) and isinstance(part, int) else None
 
 
 def known_keys(section: type[Section]) -> list[str]:
@@ -85,8 +92,9 @@ def _message(detail: ErrorDetails, path: Path, issues: Issues) -> str:
         return f"must be {choices}, not {_short(given)}{hint}"
     if kind == "missing":
         return f"the key '{path[-1]}' is required here"
-    if kind == "greater_than_equal":
-        return f"must be at least {context['ge']}, got {given}"
+    if kind in _BOUNDS:
+        words, key = _BOUNDS[kind]
+        return f"must be {words} {context[key]}, got {given}"
     return "must not be empty" if kind in {"too_short", "string_too_short"} else detail["msg"]
 
 

@@ -47,6 +47,11 @@ class Issues:
         """Note something that does not stop the config from being used."""
         self._note(self._warnings, self.place(path), path, message)
 
+    def is_wrong(self, path: Path) -> bool:
+        """Whether an error was noted there, or below."""
+        where = dotted(path)
+        return any(issue.path == where or issue.path.startswith((f"{where}.", f"{where}[")) for issue in self._errors)
+
     def place(self, path: Path) -> Place:
         """Find the place of a path, or of the deepest part of it that is in the file."""
         return find_place(self.root, path) or self._nowhere

@@ -49,7 +49,7 @@ def _load(texts: list[tuple[str, str]], env: Mapping[str, str]) -> Loaded:
     whole = merge(sources, issues)
     issues.root = whole.root
     expanded = expand(whole.root, known_keys(ConfigFile), issues)
-    loaded = resolve(fit(expanded.root, whole.anchored, issues), expanded.ports, issues)
+    loaded = resolve(fit(expanded.root, whole.anchored, issues), expanded.ports, env, issues)
     issues.check()
     return loaded
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from llmswap.config.access import access
+from llmswap.config.engines import check_engine
 from llmswap.config.issues import Issues
 from llmswap.config.later import check_later
 from llmswap.config.launching import fingerprint, launch
@@ -24,7 +25,7 @@ from llmswap.config.settings import (
     Settings,
     Timeouts,
 )
-from llmswap.config.sleeping import memory, sleep_after_s
+from llmswap.config.sleeping import check_tiers, memory, sleep_after_s
 from llmswap.core.events import SwapClass
 from llmswap.core.fleet import Fleet, Model, ModelId, Scheduling
 
@@ -38,8 +39,15 @@ TIME_FORMATS = (
 )
 
 
-def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loaded:
-    """Make what the program needs. What is wrong is noted in the issues; the caller looks there first."""
+def resolve(file: ConfigFile, ports: Mapping[str, int], env: Mapping[str, str], issues: Issues) -> Loaded:
+    """Make what the program needs. What is wrong is noted in the issues; the caller looks there first.
+
+    Args:
+        file: The config.
+        ports: By model.
+        env: What upstreams inherit.
+        issues: Where to note.
+    """
     names = Names(file, issues)
     routing = Routing(file, names, issues)
     priority = priorities(file, names, issues)
@@ -69,6 +77,10 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], issues: Issues) -> Loade
     )
     if file.health_check_timeout < 15:
         issues.warn(("healthCheckTimeout",), f"is {file.health_check_timeout}, less than 15: 15 is used")
+    for model, section in file.models.items():
+        launched = settings.models[ModelId(model)].launch
+        check_engine(launched, section, file, env, issues)
+        check_tiers(fleet.models[ModelId(model)], section, issues)
     check_later(file, names, fleet, issues)
     return Loaded(fleet, settings, issues.warnings())
 

@@ -11,7 +11,7 @@ from llmswap.config.schema_models import ModelSection
 from llmswap.config.schema_sleeping import StepSection
 from llmswap.config.settings import PORT_MACRO, MemorySettings, Sleeping, SleepQuery, SleepStep
 from llmswap.config.tree import Path
-from llmswap.core.fleet import ModelId
+from llmswap.core.fleet import Model, ModelId
 
 DEFAULT_TIMEOUT_S = 10
 _FULL_URL = re.compile(r"[a-z][a-z0-9+.-]*://|//", re.IGNORECASE)
@@ -28,27 +28,43 @@ def sleeping(model: ModelId, section: ModelSection, file: ConfigFile, issues: Is
     path = ("models", model)
     sleep = _steps(section.sleep_endpoints, (*path, "sleepEndpoints"), file.sleep_request_timeout, issues)
     wake = _steps(section.wake_endpoints, (*path, "wakeEndpoints"), file.wake_request_timeout, issues)
-    enabled = section.sleep_mode == "enable"
-    preset = section.sleep.preset
-    if preset is not None:
-        for key, steps in (("sleepEndpoints", sleep), ("wakeEndpoints", wake)):
-            if steps:
-                issues.error((*path, key), "cannot be used with sleep.preset, which brings its own; remove one of them")
-        chosen = None if section.sleep_mode == "disable" else _of_preset(PRESETS[preset], file)
-    elif not enabled:
-        chosen = None
-    elif sleep and wake:
-        chosen = Sleeping(sleep, wake, query=_known_query(sleep, wake))
-    else:
-        missing = " and ".join(key for key, steps in (("sleepEndpoints", sleep), ("wakeEndpoints", wake)) if not steps)
+    lists = {"sleepEndpoints": sleep, "wakeEndpoints": wake}
+    if (preset := section.sleep.preset) is not None:
+        for key in (key for key, steps in lists.items() if steps):
+            issues.error((*path, key), "cannot be used beside sleep.preset, which brings its own; remove one of them")
+        return None if section.sleep_mode == "disable" else _tuned(_of_preset(PRESETS[preset], file), section)
+    if section.sleep_mode != "enable":
+        return None
+    if sleep and wake:
+        return _tuned(Sleeping(sleep, wake, query=_known_query(sleep, wake)), section)
+    if not any(issues.is_wrong((*path, key)) for key in (*lists, "sleep")):  # misfits were taken out
+        missing = " and ".join(key for key, steps in lists.items() if not steps)
         issues.error((*path, "sleepMode"), f"enable needs {missing}: give both lists, or a sleep.preset")
-        chosen = None
-    return None if chosen is None else _tuned(chosen, section)
+    return None
 
 
 def sleep_after_s(section: ModelSection, file: ConfigFile) -> float | None:
     """Give the idle seconds after which a model that can sleep is put to sleep."""
     return float(file.sleep_after if section.sleep_after is None else section.sleep_after) or None
+
+
+def check_tiers(model: Model, section: ModelSection, issues: Issues) -> None:
+    """Warn about keys that change nothing, because it does not sleep or is stopped before it would."""
+    path = ("models", model.id)
+    if not model.sleeps:
+        for key, given in (("sleep", section.sleep.model_fields_set), ("sleepAfter", section.sleep_after)):
+            if given and section.sleep_mode != "disable":
+                issues.warn((*path, key), "has no effect: nothing says how it sleeps; give a sleep.preset")
+    elif model.sleep_after_s is not None and model.idle_ttl_s is not None and model.idle_ttl_s <= model.sleep_after_s:
+        message = (
+            f"it never sleeps when idle: ttl stops it after {model.idle_ttl_s:g} s, sleepAfter is no less than that"
+        )
+        issues.warn((*path, "sleepAfter"), message)
+
+
+def path_of(step: SleepStep) -> str:
+    """Give a step's endpoint without its query."""
+    return step.endpoint.partition("?")[0]
 
 
 def _tuned(chosen: Sleeping, section: ModelSection) -> Sleeping:
@@ -79,12 +95,8 @@ def _of_preset(preset: Sleeping, file: ConfigFile) -> Sleeping:
 
 def _known_query(sleep: tuple[SleepStep, ...], wake: tuple[SleepStep, ...]) -> SleepQuery | None:
     """Give the question that vLLM answers, if these are its routes."""
-    asleep = any(_path(step) == "/sleep" for step in sleep)
-    return VLLM_QUERY if asleep and any(_path(step) == "/wake_up" for step in wake) else None
-
-
-def _path(step: SleepStep) -> str:
-    return step.endpoint.partition("?")[0]
+    asleep = any(path_of(step) == "/sleep" for step in sleep)
+    return VLLM_QUERY if asleep and any(path_of(step) == "/wake_up" for step in wake) else None
 
 
 def _steps(listed: list[StepSection], path: Path, default: int | None, issues: Issues) -> tuple[SleepStep, ...]:
