@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,23 @@ def is_alive(proc: Proc) -> bool:
     """Whether exactly this process still runs (a zombie does not)."""
     now = look_up(proc.pid)
     return now is not None and now.started == proc.started and not now.zombie
+
+
+def is_descendant(proc: Proc, ancestor: int) -> bool:
+    """Whether a process comes from another, as far as its living ancestors tell."""
+    while proc.parent != ancestor:
+        parent = look_up(proc.parent)
+        if parent is None or parent.started > proc.started:
+            return False
+        proc = parent
+    return True
+
+
+def families(leaders: Collection[int]) -> dict[int, set[int]]:
+    """Give the pids of each leader's living descendants, itself included. Reads all of /proc: call it in a thread."""
+    candidates = [proc for proc in everyone() if not proc.zombie]
+    roots = [proc for proc in candidates if proc.pid in leaders]
+    return {root.pid: {root.pid, *_descendants(candidates, {root.pid: root})} for root in roots}
 
 
 def send(proc: Proc, number: signal.Signals) -> None:
