@@ -35,43 +35,36 @@ async def act_out(workload: Workload, seed: int, url: str, time_scale: float, an
         aiohttp.ClientSession(url, timeout=timeout, connector=connector) as http,
         asyncio.TaskGroup() as group,
     ):
-        cast = _Cast(group, http, seed, time_scale, answers)
+        cast = _Cast(http, seed, time_scale, answers)
         for caller in workload.callers:
-            cast.enter(caller)
+            group.create_task(cast.play(caller.name, cast.script(caller)))
 
 
 class _Cast:
-    def __init__(
-        self,
-        group: asyncio.TaskGroup,
-        http: aiohttp.ClientSession,
-        seed: int,
-        time_scale: float,
-        answers: list[Answer],
-    ) -> None:
-        self._group, self._http, self._seed, self._time_scale = group, http, seed, time_scale
-        self._answers = answers
+    def __init__(self, http: aiohttp.ClientSession, seed: int, time_scale: float, answers: list[Answer]) -> None:
+        self._http, self._seed, self._time_scale, self._answers = http, seed, time_scale, answers
         self._entered, self._requests = itertools.count(), itertools.count()
 
-    def enter(self, caller: Caller) -> None:
-        """Let a caller begin, on the random numbers that they have in the simulator."""
-        rng = Random(f"{self._seed}/caller/{next(self._entered)}/{caller.name}")
-        self._group.create_task(self._act(caller.name, caller.script(rng)))
+    def script(self, caller: Caller) -> Script:
+        """Begin the next caller's behaviour, on the random numbers that they have in the simulator."""
+        return caller.script(Random(f"{self._seed}/caller/{next(self._entered)}/{caller.name}"))
 
-    async def _act(self, name: str, script: Script) -> None:
+    async def play(self, name: str, script: Script) -> None:
+        """Act a script out, and those of whoever comes along."""
         turn = next(script, None)
-        while turn is not None:
-            await asyncio.sleep(turn.after_s)
-            calls = [self._group.create_task(self._call(name, call)) for call in turn.calls]
-            for caller in turn.along:
-                self.enter(caller)
-            answers = tuple(await asyncio.gather(*calls)) if turn.wait else ()
-            if answers and max(answers, key=lambda answer: answer.at_s).ending is Ending.REFUSED:
-                await asyncio.sleep(REFUSED_PAUSE_S)
-            try:
-                turn = script.send(answers)
-            except StopIteration:
-                turn = None
+        async with asyncio.TaskGroup() as group:
+            while turn is not None:
+                await asyncio.sleep(turn.after_s)
+                calls = [group.create_task(self._call(name, call)) for call in turn.calls]
+                for caller in turn.along:
+                    group.create_task(self.play(caller.name, self.script(caller)))
+                answers = tuple(await asyncio.gather(*calls)) if turn.wait else ()
+                if answers and max(answers, key=lambda answer: answer.at_s).ending is Ending.REFUSED:
+                    await asyncio.sleep(REFUSED_PAUSE_S)
+                try:
+                    turn = script.send(answers)
+                except StopIteration:
+                    turn = None
 
     async def _call(self, name: str, call: Call) -> Answer:
         """Try until it is answered, or not to be tried again."""
