@@ -96,6 +96,7 @@ class App:
             logs,
             instance=uuid.uuid4().hex,
             state_dir=_state_dir(options),
+            memory=loaded.settings.memory,
             on_fatal=self._fatal,
         )
         self.loop.performs(self._supervisor.performers())
@@ -205,7 +206,8 @@ class App:
         """Put a good config in force: no await in here, so that no request sees half of it."""
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        self._supervisor.configure({model.id: model.launch for model in loaded.settings.models.values()})
+        launches = {model.id: model.launch for model in loaded.settings.models.values()}
+        self._supervisor.configure(launches, loaded.settings.memory)
         self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.context.loaded = loaded
         self._metrics.configured(loaded.fleet)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import ExitStack, closing
 from functools import partial
@@ -184,12 +185,34 @@ async def _noticed(context: Context, model: ModelId, generation: Generation) -> 
 
 
 async def _serve_uncounted(context: Context, call: Call, delivery: Delivery) -> web.StreamResponse:
-    """Serve a websocket that counts for nothing (`compat.ignoreWebsockets`): a swap may cut it off."""
-    base_url = context.gate.ready_url(call.settings.id)
+    """Serve a websocket that counts for nothing (`compat.ignoreWebsockets`): a swap may cut it off.
+
+    A stop does so by itself. A sleep would leave it open, and what came through it would reach a sleeping engine.
+    """
+    model = call.settings.id
+    base_url = context.gate.ready_url(model)
     if base_url is None:
-        raise RequestError(409, f"{call.settings.id} is not ready, and a websocket does not start it", "not_ready")
+        raise RequestError(409, f"{model} is not ready, and a websocket does not start it", "not_ready")
     outgoing = call.outgoing(call.settings)
-    return await context.upstream.forward(call.request, outgoing, base_url, call.settings.timeouts, delivery)
+    loop = asyncio.get_running_loop()
+    served = loop.create_task(
+        context.upstream.forward(call.request, outgoing, base_url, call.settings.timeouts, delivery)
+    )
+    slept = loop.create_task(context.loop.wait_for(partial(_sleeps, model), math.inf))
+    try:
+        await asyncio.wait((served, slept), return_when=asyncio.FIRST_COMPLETED)
+        if served.done():
+            return served.result()
+        raise ConnectionResetError(f"{model} is put to sleep, and its uncounted websocket with it")
+    finally:
+        for task in (served, slept):
+            task.cancel()
+        await asyncio.gather(served, slept, return_exceptions=True)
+
+
+def _sleeps(model: ModelId, snapshot: Snapshot) -> bool:
+    view = snapshot.upstreams.get(model)
+    return view is None or view.state in (State.SLEEP_PENDING, State.ASLEEP)
 
 
 def _upstream_failed(dialect: Dialect, message: str) -> bytes:

@@ -17,6 +17,8 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
 from llmswap.runtime.loop import RunLoop
 
+_ADDRESSED = frozenset({State.READY, State.SLEEP_PENDING, State.ASLEEP, State.WAKING})
+
 
 class Refused(Exception):
     """The scheduler refused the request; `reject` says why."""
@@ -130,6 +132,11 @@ class Gate:
         """
         view = self._loop.snapshot().upstreams.get(model)
         return self._base_url(model, view.generation) if view and view.state is State.READY else None
+
+    def shown_url(self, model: ModelId) -> str | None:
+        """Give the address of a model that is up, awake or not, to be read by people: nothing may be sent there."""
+        view = self._loop.snapshot().upstreams.get(model)
+        return self._base_url(model, view.generation) if view and view.state in _ADDRESSED else None
 
     def _dispatch(self, command: Dispatch) -> None:
         ticket = self._tickets[command.request]
