@@ -101,6 +101,8 @@ def _check_vllm(command: Command, section: ModelSection, env: Mapping[str, str],
     given = own.get(_DEV_MODE, env.get(_DEV_MODE, ""))
     if given in {"", "0"} and _DEV_MODE not in command.text and not command.has("--env-file"):
         issues.warn((*path, "env"), f"lacks {_DEV_MODE}=1: without it vLLM has no routes for sleeping")
+    if section.sleep.warmup and (command.has("--api-key") or "VLLM_API_KEY" in own):
+        issues.warn((*path, "sleep", "warmup"), "warms nothing up: its request carries no key, and this vLLM wants one")
 
 
 def _check_sglang(command: Command, sleeping: Sleeping, path: Path, issues: Issues) -> None:

@@ -47,7 +47,9 @@ class SleepSection(Section):
         default=False, description="Send a one-token request after each wake, before anybody is served."
     )
     residual: Size | None = Field(
-        default=None, ge=0, description="Device memory it may keep asleep; absent means a tenth of what it had."
+        default=None,
+        ge=0,
+        description="Device memory it may keep asleep; absent means a tenth of what it had, or 2 GiB.",
     )
     drain_timeout: AtLeast0 = Field(
         default=60, description="Seconds that an ordered sleep waits for requests in flight before it is given up."

@@ -48,7 +48,8 @@ class Sleeping:
         preset: Where the steps come from: the preset's name, or empty for the user's own lists.
         query: How to verify; None if the engine has no such route.
         verify_memory: Sleep counts only if device memory was freed, as far as that can be measured.
-        residual_bytes: Most device memory that it may keep asleep; None means a tenth of what it had.
+        residual_bytes: Most device memory that it may keep asleep; None means a tenth of what it had, or a little more
+            of a small model: contexts and graphs have a size of their own.
         warmup: Send a one-token request after a wake, before anybody is served.
         awake_check: Ask `check_path` after a wake.
         drain_s: How long an ordered sleep waits for what is in flight.

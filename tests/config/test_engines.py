@@ -71,6 +71,15 @@ def test_the_environment_that_vllm_will_have_counts(own, inherited, fine):
     assert (warned(VLLM, L1 + own, inherited) == []) is fine
 
 
+@pytest.mark.parametrize(
+    ("cmd", "keys"), [(f"{VLLM} --api-key k", DEV), (VLLM, "env: [VLLM_SERVER_DEV_MODE=1, VLLM_API_KEY=k]")]
+)
+def test_a_warm_up_needs_a_vllm_without_a_key(cmd, keys):
+    assert warned(cmd, f"{keys}, {L1}") == []
+    (said,) = warned(cmd, f"{keys}, sleep: {{preset: vllm-l1, warmup: yes}}")
+    assert said == ("models.m.sleep.warmup: warms nothing up: its request carries no key, and this vLLM wants one")
+
+
 def test_sglang_without_what_it_needs():
     cmd = "python -m sglang.launch_server --port ${PORT} --admin-api-key=k --api-key k"
     assert warned(cmd, "sleep: {preset: sglang}") == [

@@ -6,7 +6,17 @@ import pytest
 
 from llmswap.config.command import split
 from llmswap.config.load import load
-from llmswap.config.settings import AccessSettings, Capabilities, JournalSettings, Loaded, LogSettings, Timeouts
+from llmswap.config.settings import (
+    AccessSettings,
+    Capabilities,
+    JournalSettings,
+    Loaded,
+    LogSettings,
+    MemorySettings,
+    Sleeping,
+    SleepStep,
+    Timeouts,
+)
 from llmswap.core.fleet import Group, MatrixRules, Router
 from tests.config.corpus import CONFIGS, ENV
 from tests.config.reading import warnings
@@ -63,8 +73,27 @@ def test_models_inherit_what_they_do_not_say(every):
     assert every.settings.models["remote"].launch.port is None
 
 
+def test_how_models_sleep(every):
+    assert every.settings.models["qwen:7b"].launch.at_port(7002).sleeping == Sleeping(
+        (SleepStep("/pause?for=qwen:7b", "PUT", '{"port": 7002}', 15), SleepStep("/release", timeout_s=40)),
+        (SleepStep("/resume", timeout_s=50),),
+        verify_memory=False,
+        residual_bytes=3 << 30,
+        warmup=True,
+        awake_check=False,
+        drain_s=20,
+    )
+    preset = every.settings.models["embed-id"].launch.sleeping
+    assert (preset.preset, {step.timeout_s for step in (*preset.sleep, *preset.wake)}) == ("sglang", {40, 50})
+    assert every.settings.models["box"].launch.sleeping is None
+    assert every.settings.memory == MemorySettings(0.95, 20, start_anyway=True)
+
+
 def test_the_fleet_of_the_whole_file(every):
     fleet = every.fleet
+    assert [model.sleep_after_s for model in fleet.models.values()] == [30, 300, None, None]
+    assert [model.sleeps for model in fleet.models.values()] == [True, True, False, False]
+    assert (fleet.sleepers_max, fleet.sleepers_host_bytes) == (2, 96 << 30)
     limits = fleet.models["qwen:7b"]
     assert (limits.concurrency_limit, limits.idle_ttl_s, limits.priority, limits.queue_timeout_s) == (4, 60, 10, 30)
     assert fleet.models["embed-id"].priority == -5

@@ -104,6 +104,7 @@ BASE = "models:\n  m:\n    cmd: server --port ${PORT}\n"
         "    unloadTimeout: 30\n",
         "    healthCheckTimeout: 30\n",
         "    sendLoadingState: true\n",
+        "    sleepAfter: 5\n",
         "  a: {cmd: 'other ${PORT}'}\n",
         "startPort: 9000\n",
         "apiKeys: [k]\n",
@@ -125,6 +126,38 @@ def test_a_change_that_needs_no_restart_keeps_the_fingerprint(change):
 )
 def test_a_change_that_needs_a_restart_changes_the_fingerprint(change):
     assert loads(BASE + change).fleet.models["m"].fingerprint != loads(BASE).fleet.models["m"].fingerprint
+
+
+SLEEPY = """
+models:
+  m:
+    cmd: x ${PORT}
+    sleepMode: enable
+    sleepEndpoints: [{endpoint: /s}]
+    wakeEndpoints: [{endpoint: "/w?port=${PORT}"}]
+    sleep: {warmup: false}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "restarts"),
+    [
+        ("/s}", "/s, timeout: 99}", False),
+        ("warmup: false", "drainTimeout: 5", False),
+        ("  m:", "  a: {cmd: 'other ${PORT}'}\n  m:", False),
+        ("sleepMode", "sleepAfter: 7\n    sleepMode", False),
+        ("models:", "sleepers: {max: 1}\nwakeRequestTimeout: 77\nmodels:", False),
+        ("/s}", "/s?level=2}", True),
+        ("/s}", "/s, body: a}", True),
+        ("warmup: false", "warmup: true", True),
+        ("warmup: false", "verify: false", True),
+        ("warmup: false", "residual: 1GiB", True),
+        ("enable", "disable", True),
+    ],
+)
+def test_how_a_model_sleeps_counts_for_the_fingerprint_but_not_how_long_it_may_take(old, new, restarts):
+    changed = loads(SLEEPY.replace(old, new)).fleet.models["m"].fingerprint
+    assert (changed != loads(SLEEPY).fleet.models["m"].fingerprint) is restarts
 
 
 def test_a_macro_a_comment_and_their_expansion_are_the_same_to_the_fingerprint():
