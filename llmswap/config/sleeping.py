@@ -3,6 +3,8 @@
 import json
 import re
 from dataclasses import replace
+from string import punctuation
+from urllib.parse import quote
 
 from llmswap.config.issues import Issues
 from llmswap.config.presets import PRESETS, VLLM_QUERY
@@ -118,8 +120,8 @@ def _steps(listed: list[StepSection], path: Path, default: int | None, issues: I
 
 
 def _endpoint(written: str, path: Path, issues: Issues) -> str:
-    endpoint = written.strip().partition("#")[0]
-    if _FULL_URL.match(endpoint) or not endpoint or any(char.isspace() for char in endpoint):
+    endpoint = quote(written.strip().partition("#")[0], safe=punctuation)
+    if _FULL_URL.match(endpoint) or not endpoint:
         issues.error(path, "must be a path such as /sleep?level=1, which is sent to the model's proxy")
     return endpoint if endpoint.startswith("/") else f"/{endpoint}"
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llmswap.config.presets import PRESETS
 from llmswap.config.schema import json_schema
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -88,6 +89,15 @@ def _default(value: dict[str, Any], section: str | None) -> str:
 def test_the_page_has_every_key_with_its_type_and_default_and_no_other():
     written = {key: (kind, default) for key, kind, default, _ in ROW.findall(PAGE.read_text())}
     assert written == expected()
+
+
+def test_the_page_says_what_each_preset_sends():
+    rows = re.findall(r"^\| `([\w-]+)` \| (`/[^|]+) \| ([^|]+) \| [^|]+ \|$", PAGE.read_text(), re.MULTILINE)
+    said = {name: [re.findall("`(/[^`]+)`", steps) for steps in both] for name, *both in rows}
+    assert said == {
+        name: [[step.endpoint for step in steps] for steps in (preset.sleep, preset.wake)]
+        for name, preset in PRESETS.items()
+    }
 
 
 FAIR = ("priority", "maxWait", "hold", "queueLimit")

@@ -45,7 +45,7 @@ def test_nothing_is_said_of_an_engine_that_can_sleep_or_is_not_known(cmd, keys):
         "/opt/venv/bin/vllm serve q --port ${PORT}",
         "uv run python -m vllm.entrypoints.openai.api_server --port ${PORT}",
         'bash -c "exec vllm serve q --port ${PORT}"',
-        "docker run -p ${PORT}:8000 vllm/vllm-openai:latest --model q",
+        "docker run -p ${PORT}:8000 docker.io/vllm/vllm-openai:latest --model q",
     ],
 )
 @pytest.mark.parametrize("keys", [L1, "sleepMode: enable, sleepEndpoints: [{endpoint: '/sleep?level=1', timeout: 90}]"])
