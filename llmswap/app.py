@@ -25,9 +25,13 @@ from llmswap.proxy.context import Context
 from llmswap.proxy.routes import build_app
 from llmswap.proxy.server import BindRefused, Server, check_bind, serve
 from llmswap.proxy.upstream import UpstreamClient
+from llmswap.runtime.footprints import Footprints
 from llmswap.runtime.gate import Gate
+from llmswap.runtime.gpu import GpuWatch, Reader
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
+from llmswap.runtime.memory import DeviceMemory
+from llmswap.runtime.nvml import NvmlReader
 from llmswap.runtime.preload import Preload
 from llmswap.runtime.proxylog import ProxyLog
 from llmswap.runtime.stdout import StdoutWriter
@@ -70,9 +74,10 @@ class App:
 
     Args:
         read_config: Reads the config anew, for the start and for each reload; raises ConfigError.
+        read_gpus: What sees the GPUs.
     """
 
-    def __init__(self, options: Options, read_config: Callable[[], Loaded]) -> None:
+    def __init__(self, options: Options, read_config: Callable[[], Loaded], read_gpus: Reader | None = None) -> None:
         self._options = options
         self._read_config = read_config
         loaded = self._admit(read_config())
@@ -90,12 +95,15 @@ class App:
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
         self.journal = Journal(loaded.fleet)
         self.loop.observe(self.journal)
+        self._gpus = GpuWatch(read_gpus or NvmlReader())
+        watch = DeviceMemory(self._gpus)
         self._supervisor = Supervisor(
             {model.id: model.launch for model in loaded.settings.models.values()},
             self.loop.post,
             logs,
             instance=uuid.uuid4().hex,
             state_dir=_state_dir(options),
+            watch=watch,
             memory=loaded.settings.memory,
             on_fatal=self._fatal,
         )
@@ -104,6 +112,8 @@ class App:
         self._metrics = Metrics(loaded.fleet, self.loop.snapshot)
         self.loop.observe(self._metrics)
         self.loop.observe(StepLog())
+        self.footprints = Footprints(watch, self.loop.snapshot, self._supervisor.pid)
+        self.loop.observe(self.footprints)
         self.context = Context(
             loaded=loaded,
             loop=self.loop,
@@ -142,6 +152,7 @@ class App:
         for address in self.addresses:
             log.info("listening on %s", address)
         self._spawn(self._preload().run())
+        self._spawn(self.footprints.run())
         if self._options.watch_config:
             config, config_dir = self._options.config, self._options.config_dir
             self._spawn(watch(lambda: stamp(config, config_dir), self.reload_logged))
@@ -252,6 +263,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._supervisor.close()
+        self._gpus.close()
         if self._server is not None:
             await self._server.close(STOP_MARGIN_S)
         await self.context.upstream.close()
@@ -274,9 +286,11 @@ class App:
 
 
 @asynccontextmanager
-async def running_app(options: Options, read_config: Callable[[], Loaded]) -> AsyncIterator[App]:
+async def running_app(
+    options: Options, read_config: Callable[[], Loaded], read_gpus: Reader | None = None
+) -> AsyncIterator[App]:
     """Run llmswap inside another program (the demo, tests), for as long as the block lasts."""
-    app = App(options, read_config)
+    app = App(options, read_config, read_gpus)
     try:
         await app.start()
         yield app
