@@ -113,8 +113,6 @@ class Footprint:
 
     async def freed(self, most_left_bytes: int, cap_s: float) -> Freed:
         """Wait until no more than so much of what was measured last is held, at most for `cap_s`."""
-        if self._held.total_bytes is None:
-            return Freed(None, None, self._held.reason)
         if self._held.total_bytes == 0:
             return Freed(ok=True, left_bytes=0)
         return await self._watch.freed(self._pids, self._held, most_left_bytes, cap_s)

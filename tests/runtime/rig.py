@@ -11,10 +11,11 @@ from typing import Any
 
 import psutil
 
-from llmswap.config.settings import Launch
-from llmswap.core.commands import Start, StartCause, Stop, StopCause
+from llmswap.config.settings import Launch, MemorySettings
+from llmswap.core.commands import Sleep, SleepCause, Start, StartCause, Stop, StopCause, Wake
 from llmswap.core.events import Event, Generation
 from llmswap.core.fleet import ModelId
+from llmswap.runtime.freeing import MemoryWatch
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.supervisor import Supervisor
 
@@ -64,9 +65,11 @@ def tagged(tag: str) -> list[psutil.Process]:
 
 
 class Rig:
-    """One supervisor; `start` and `stop` give its commands, `next` waits for its answers."""
+    """One supervisor; `start`, `stop`, `sleep` and `wake` give its commands, `next` waits for its answers."""
 
-    def __init__(self, state_dir: Path | None = None) -> None:
+    def __init__(
+        self, state_dir: Path | None = None, watch: MemoryWatch | None = None, memory: MemorySettings | None = None
+    ) -> None:
         self.instance = uuid.uuid4().hex
         self.logs = LogBook()
         self.posted: list[tuple[float, Event]] = []
@@ -79,6 +82,8 @@ class Rig:
             self.logs,
             instance=self.instance,
             state_dir=state_dir,
+            watch=watch,
+            memory=memory,
             on_fatal=self.fatal.append,
         )
         self._performers = self.supervisor.performers()
@@ -95,10 +100,25 @@ class Rig:
         self._performers[Start](Start(model, Generation(generation), StartCause.REQUEST))
         return time.monotonic()
 
-    def stop(self, generation: int = 1, model: ModelId = M, *, force: bool = False) -> float:
+    def stop(
+        self,
+        generation: int = 1,
+        model: ModelId = M,
+        *,
+        force: bool = False,
+        cause: StopCause = StopCause.UNLOAD,
+    ) -> float:
         """Give Stop; return the time."""
-        self._performers[Stop](Stop(model, Generation(generation), StopCause.UNLOAD, force=force))
+        self._performers[Stop](Stop(model, Generation(generation), cause, force=force))
         return time.monotonic()
+
+    def sleep(self, generation: int = 1) -> None:
+        """Give Sleep."""
+        self._performers[Sleep](Sleep(M, Generation(generation), SleepCause.ORDER))
+
+    def wake(self, generation: int = 1) -> None:
+        """Give Wake."""
+        self._performers[Wake](Wake(M, Generation(generation), StartCause.REQUEST))
 
     async def next(self, kind: type[Any], within_s: float = 10.0) -> Any:
         """Wait for the next event, which must be of this kind."""
@@ -138,9 +158,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def supervised(state_dir: Path | None = None):
+async def supervised(
+    state_dir: Path | None = None, watch: MemoryWatch | None = None, memory: MemorySettings | None = None
+):
     """Run a rig; at its end nothing may be left."""
-    rig = Rig(state_dir)
+    rig = Rig(state_dir, watch, memory)
     await rig.supervisor.reclaim_orphans()
     try:
         yield rig
