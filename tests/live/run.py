@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -13,7 +13,7 @@ from llmswap.sim.whatif.compare import simulate
 from llmswap.sim.whatif.policies import Policy
 from llmswap.sim.whatif.recorded import Recorded
 from llmswap.sim.whatif.score import Score
-from llmswap.sim.whatif.workload import Answer, Ending, Workload
+from llmswap.sim.whatif.workload import Answer, Costs, Duration, Ending, OneOf, Workload
 from tests.live.driver import act_out
 from tests.live.world import TIME_SCALE, config, shrunk
 from tests.stack import Stack
@@ -40,7 +40,8 @@ class Run:
     Attributes:
         live: What its journal came to.
         again: The same journal simulated, under the policy of the recording.
-        foretold: The scenario simulated with the seed of the live run, and nothing else of it.
+        foretold: The scenario simulated with the seed of the live run, its loads and stops, and nothing else of it:
+            what its callers did is not known.
         load_s: What a start took, on average.
         stop_s: What a stop took, on average.
     """
@@ -88,7 +89,7 @@ async def record(stack: Stack, scenario: Workload, seed: int, duration_s: float)
 def judge(take: Take, scenario: Workload, seed: int) -> Run:
     """Simulate what was recorded, and what was to be expected."""
     told = recorded.read(take.journal)
-    fast, policy = shrunk(scenario), Policy(str(told.fleet.scheduling), told.fleet)
+    fast, policy = _as_slow_as(told, shrunk(scenario)), Policy(str(told.fleet.scheduling), told.fleet)
     return Run(
         take.endings,
         told.score,
@@ -96,6 +97,19 @@ def judge(take: Take, scenario: Workload, seed: int) -> Run:
         simulate(lambda _seed: fast, policy, [seed], told.duration_s, _tell_nobody).score,
         *_mean_costs_s(told),
     )
+
+
+def _as_slow_as(told: Recorded, fast: Workload) -> Workload:
+    """Give every start and stop one of the recorded times: how busy the machine was is not the scheduler's doing."""
+    costs = {
+        model: Costs(_one_of(told.loads.get(model), cost.load), _one_of(told.stops.get(model), cost.stop))
+        for model, cost in fast.costs.items()
+    }
+    return replace(fast, costs=costs)
+
+
+def _one_of(seen_s: Sequence[float] | None, otherwise: Duration) -> Duration:
+    return OneOf(tuple(seen_s)) if seen_s else otherwise
 
 
 def _mean_costs_s(told: Recorded) -> tuple[float, float]:

@@ -23,7 +23,7 @@ MAX_WAIT_S, QUEUE_TIMEOUT_S = 120, 600  # the defaults, in the scenario's second
 def shrunk(workload: Workload) -> Workload:
     """Make a scenario's workload that takes TIME_SCALE of its time: the same demand, draw by draw, but faster.
 
-    Loads and stops take their mean, as those of the simulated upstreams do.
+    Loads and stops take their mean, as the simulated upstreams are told to.
     """
     costs = {
         model: Costs(_fixed(_mean_s(cost.load) * TIME_SCALE), _fixed(_mean_s(cost.stop) * TIME_SCALE))
