@@ -40,6 +40,7 @@ class Books:
         wanted: Every model that somebody waits for.
         touched: Models whose own books changed in this step: the drain must look at them.
         everyone: Memory changed hands: the drain must look at all who are wanted.
+        crowded: More may be asleep now than the fleet allows.
         drain_by_s: The deadline of the shutdown; None unless one has begun. It is final.
         commands: What this step has decided so far.
     """
@@ -55,6 +56,7 @@ class Books:
         self.wanted: dict[ModelId, Upstream] = {}
         self.touched: dict[ModelId, Upstream] = {}
         self.everyone = False
+        self.crowded = False
         self.drain_by_s: float | None = None
         self.commands: list[Command] = []
         self._turns = itertools.count()
@@ -176,7 +178,7 @@ class Books:
 
     def evictions_with(self, up: Upstream, beside: Upstream) -> tuple[Upstream, ...]:
         """Name who must go before a model is served, were another one resident beside those who are."""
-        if beside.holding or beside.id in self.swaps:
+        if beside.resident or beside.id in self.swaps:
             return self.evictions(up)
         others = [model for model in self._running() if model != up.id] + [beside.id]
         chosen = self.rules.evictions(up.id, others, ready=up.admits)
@@ -205,7 +207,7 @@ class Books:
         """Name all who hold memory or are about to, in the fleet's order."""
         if not self._evictions:
             swaps = self.swaps
-            self._residents = [up.id for up in self.upstreams.values() if up.holding or up.id in swaps]
+            self._residents = [up.id for up in self.upstreams.values() if up.resident or up.id in swaps]
         return self._residents
 
     def next_generation(self) -> Generation:
@@ -220,12 +222,16 @@ class Books:
         return up if up is not None and up.generation == generation and up.holding else None
 
     def gone(self, up: Upstream) -> None:
-        """Note that an upstream's memory is free."""
+        """Note that an upstream is gone, and its memory free."""
         up.gone(self.now_s)
-        for swap in self.swaps.values():
-            swap.pending.discard(up.id)
         if up.removed:
             del self.upstreams[up.id]
+        self.made_room(up)
+
+    def made_room(self, up: Upstream) -> None:
+        """Note that an upstream holds no device memory any more."""
+        for swap in self.swaps.values():
+            swap.pending.discard(up.id)
         self.moved()
 
     # Reload ----------------------------------------------------------------------------------------------------------
@@ -252,6 +258,7 @@ class Books:
                 leftovers[up.id] = self.rules.group_name(up.id)
         self.fleet, self.rules, self.upstreams = fleet, rules_of(fleet, leftovers), upstreams
         self._contend.clear()
+        self.crowded = True
         # Swaps not begun were decided under the old rules: forget them, the drain decides anew.
         self.swaps = {target: swap for target, swap in self.swaps.items() if swap.begun}
         self.moved()

@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from llmswap.core import refusals
 from llmswap.core.books import Books, Served
-from llmswap.core.commands import Dispatch, Start, StartCause, Stop, StopCause
+from llmswap.core.commands import Dispatch, Sleep, SleepCause, Start, StartCause, Stop, StopCause, Wake
 from llmswap.core.events import RequestId, SwapClass
 from llmswap.core.explanation import Rule
 from llmswap.core.fleet import ModelId
@@ -30,7 +30,14 @@ class Verdict(Enum):
     STUCK = auto()  # it, or somebody in the way, cannot be stopped
 
 
-_RULES = {StopCause.TTL: Rule.TTL, StopCause.UNLOAD: Rule.ORDER, StopCause.RELOAD: Rule.CONFIG}
+_RULES = {
+    StopCause.TTL: Rule.TTL,
+    StopCause.UNLOAD: Rule.ORDER,
+    StopCause.RELOAD: Rule.CONFIG,
+    StopCause.SLEEPERS: Rule.SLEEPERS,
+    StopCause.SLEEP_FAILED: Rule.FAILURE,
+    StopCause.WAKE_FAILED: Rule.FAILURE,
+}
 
 
 def movable(upstreams: Iterable[Upstream]) -> tuple[Upstream, ...]:
@@ -60,8 +67,11 @@ class Decisions:
         else:
             self._advance_swaps()
             self._decide_all()
+            for up in tuple(books.touched.values()):
+                self._rest_if_idle(up)
+            if books.crowded:
+                self._trim_sleepers()
             for up in books.touched.values():
-                self._stop_if_idle(up)
                 books.arm(up)
         books.touched.clear()
 
@@ -69,11 +79,15 @@ class Decisions:
         """See off who waited too long, and the upstream itself if it was told to go and may."""
         for request in self._books.overdue(up):
             self._books.commands.append(refusals.queue_timeout(request, up, self.reasons.place_in_s(up)))
-        if up.state in (State.STARTING, State.READY):
+        if up.holding and up.state is not State.STOPPING:
             if up.dismissed:
                 self._stop(up, StopCause.UNLOAD)
+            elif up.botched is not None:
+                self._stop(up, up.botched)
             elif up.retiring and up.in_flight == 0:
                 self._stop(up, StopCause.RELOAD)
+            elif up.sleep_by_s is not None:
+                self._obey_sleep_order(up)
         self._place_choosy(up)
         self._books.settle(up)
 
@@ -82,7 +96,8 @@ class Decisions:
         books = self._books
         if up.stuck:
             return Verdict.STUCK
-        if up.id in books.swaps or up.state is State.STOPPING or up.retiring:
+        leaving = up.state in (State.STOPPING, State.SLEEP_PENDING) or up.sleep_by_s is not None
+        if leaving or up.id in books.swaps or up.retiring:
             return Verdict.WAIT
         if up.backing_off(books.now_s):
             return Verdict.BACKOFF
@@ -210,7 +225,10 @@ class Decisions:
         self._books.add_swap(swap)
         up.swap_since_s = self._books.now_s
         for other in ready:
-            self._stop(other, StopCause.EVICT, evicted_for=up.id)
+            if self._may_sleep(other):
+                self._put_to_sleep(other, SleepCause.EVICT, evicted_for=up.id)
+            else:
+                self._stop(other, StopCause.EVICT, evicted_for=up.id)
         for other in ready:
             self._place_choosy(other)
             self._books.settle(other)
@@ -238,15 +256,61 @@ class Decisions:
 
     def _start(self, up: Upstream, swap: Swap) -> None:
         books = self._books
-        alive = [model for model in swap.evict if model in books.upstreams and books.upstreams[model].holding]
+        alive = [model for model in swap.evict if model in books.upstreams and books.upstreams[model].resident]
         assert not alive, f"{up.id} was to start before {alive} were gone"
         assert up.wanted, f"{up.id} was to start for nobody"
-        up.begin(books.next_generation(), books.now_s)
         swap.begun = True
         first = up.line.first
         cause = StartCause.LOAD if first is None else StartCause.REQUEST
         caller = "" if first is None else first.caller
-        books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller))
+        if up.state is State.ASLEEP:
+            up.wake(books.now_s)
+            books.commands.append(Wake(up.id, up.generation, cause, swap.evicted, caller))
+        else:
+            up.begin(books.next_generation(), books.now_s)
+            books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller))
+
+    def _may_sleep(self, up: Upstream) -> bool:
+        """Whether it can sleep, and there is room among the sleepers, if need be by stopping one that costs less."""
+        if not up.can_sleep:
+            return False
+        books = self._books
+        sleepers = [other for other in books.upstreams.values() if other.state in (State.ASLEEP, State.SLEEP_PENDING)]
+        if books.fleet.sleepers_max is None or len(sleepers) < books.fleet.sleepers_max:
+            return True
+        cheapest = min([up, *_spare(sleepers)], key=_worth)
+        if cheapest is not up:
+            self._stop(cheapest, StopCause.SLEEPERS)
+        return cheapest is not up
+
+    def _trim_sleepers(self) -> None:
+        """Stop sleepers, those that cost least to bring back first, until they are within the fleet's limits."""
+        books, fleet = self._books, self._books.fleet
+        books.crowded = False
+        asleep = sorted((up for up in books.upstreams.values() if up.state is State.ASLEEP), key=_worth)
+        count, host_bytes = len(asleep), sum(up.host_bytes for up in asleep)
+        for up in _spare(asleep):
+            many = fleet.sleepers_max is not None and count > fleet.sleepers_max
+            if not many and (fleet.sleepers_host_bytes is None or host_bytes <= fleet.sleepers_host_bytes):
+                return
+            count, host_bytes = count - 1, host_bytes - up.host_bytes
+            self._stop(up, StopCause.SLEEPERS)
+
+    def _obey_sleep_order(self, up: Upstream) -> None:
+        """Put it to sleep as soon as it is idle; forget the order if that takes too long."""
+        assert up.sleep_by_s is not None, f"{up.id} was not ordered to sleep"
+        if up.state is State.READY and up.in_flight == 0 and self._may_sleep(up):
+            self._put_to_sleep(up, SleepCause.ORDER)
+        elif up.state is not State.READY or up.in_flight == 0 or up.sleep_by_s <= self._books.now_s:
+            up.sleep_by_s = None
+
+    def _put_to_sleep(self, up: Upstream, cause: SleepCause, *, evicted_for: ModelId | None = None) -> None:
+        up.fall_asleep(self._books.now_s)
+        self._books.end_swap(up)
+        self._books.touch(up)
+        if cause is not SleepCause.EVICT:
+            self.reasons.note_sleep(up, Rule.TTL if cause is SleepCause.IDLE else Rule.ORDER)
+        self._books.commands.append(Sleep(up.id, up.generation, cause, evicted_for))
 
     def _stop(self, up: Upstream, cause: StopCause, *, evicted_for: ModelId | None = None, force: bool = False) -> None:
         if cause in (StopCause.EVICT, StopCause.TTL):
@@ -259,13 +323,19 @@ class Decisions:
         up.forced = up.forced or force
         self._books.commands.append(Stop(up.id, up.generation, cause, evicted_for, force))
 
-    def _stop_if_idle(self, up: Upstream) -> None:
-        """Stop an upstream whose ttl is over. Comes last, so that a request that arrived first wins."""
-        ttl_s = up.model.idle_ttl_s
-        if ttl_s is None or up.idle_since_s is None or up.wanted:
+    def _rest_if_idle(self, up: Upstream) -> None:
+        """Stop who has been idle, or asleep, for its ttl; let sleep who may before. Comes last: arrivals win."""
+        now_s = self._books.now_s
+        if up.wanted or up.id in self._books.swaps or up.idle_due_s > now_s:
             return
-        if up.idle_since_s + ttl_s <= self._books.now_s:
+        since_s = up.rests_since_s if up.state is State.ASLEEP else up.idle_since_s
+        assert since_s is not None, f"{up.id} is not idle"
+        if up.model.idle_ttl_s is not None and since_s + up.model.idle_ttl_s <= now_s:
             self._stop(up, StopCause.TTL)
+        elif self._may_sleep(up):
+            self._put_to_sleep(up, SleepCause.IDLE)
+        else:
+            self._stop(up, StopCause.SLEEPERS)
 
     def _wind_down(self) -> None:
         """Stop everything: who is idle now, who is busy when its last lease ends, all when the deadline has passed."""
@@ -278,3 +348,13 @@ class Decisions:
                 idle = up.state is not State.STOPPING and up.in_flight == 0
                 if idle or (force and not up.forced):
                     self._stop(up, StopCause.SHUTDOWN, force=force)
+
+
+def _worth(up: Upstream) -> tuple[float, float]:
+    """Give what it would cost to bring a sleeper back cold, then how long ago it was used: the smallest goes first."""
+    return up.rhythm.load_s or 0.0, up.rests_since_s if up.state is State.ASLEEP else up.since_s
+
+
+def _spare(sleepers: Iterable[Upstream]) -> list[Upstream]:
+    """Leave out those that somebody is about to wake, or that are not quite asleep yet."""
+    return [up for up in sleepers if up.state is State.ASLEEP and not up.wanted]

@@ -139,7 +139,7 @@ class SleepFailed:
     """A sleep failed, hung, did half of it, or could not be verified. What it holds is unknown: it must be stopped.
 
     Attributes:
-        lasting: This life of it will never be able to sleep.
+        lasting: As it is configured it cannot sleep at all; do not try again.
     """
 
     model: ModelId

@@ -79,6 +79,8 @@ class Rule(StrEnum):
     ORDER = "order"  # an operator's, or preload
     TTL = "ttl"
     CONFIG = "config"  # a reload changed or removed it
+    SLEEPERS = "sleepers"  # more would be asleep than may be
+    FAILURE = "failure"  # it could not be put to sleep, or woken
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Verb(StrEnum):
     SWAP = "swap"  # to a model, others evicted for it if need be
     HOLD = "hold"  # somebody idle is kept although its place is wanted
     STOP = "stop"  # not for another model
+    SLEEP = "sleep"  # the same
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class Rhythm:
             gave until it fell idle again.
         load_s: What a start takes; None until one succeeded.
         stop_s: What a stop takes; None until one succeeded.
+        sleep_s: What falling asleep takes; None until it did.
+        wake_s: What waking takes; None until it did.
         service_s: What an answer takes; None until one ended.
     """
 
@@ -38,6 +40,8 @@ class Rhythm:
     spells: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
     load_s: float | None = None
     stop_s: float | None = None
+    sleep_s: float | None = None
+    wake_s: float | None = None
     service_s: float | None = None
     _idle_since_s: float | None = None
     _busy_since_s: float | None = None
@@ -72,6 +76,14 @@ class Rhythm:
         """Note a completed stop."""
         self.stop_s = _smooth(self.stop_s, took_s)
 
+    def slept(self, took_s: float) -> None:
+        """Note that it fell asleep."""
+        self.sleep_s = _smooth(self.sleep_s, took_s)
+
+    def woke(self, took_s: float) -> None:
+        """Note that it woke up."""
+        self.wake_s = _smooth(self.wake_s, took_s)
+
     def served(self, took_s: float, now_s: float) -> None:
         """Note the end of an answer."""
         self.service_s = _smooth(self.service_s, took_s)
@@ -84,8 +96,13 @@ class Rhythm:
 
     @property
     def reload_s(self) -> float:
-        """What it costs to put the model back once it has been evicted."""
-        return (self.load_s or 0.0) + (self.stop_s or 0.0)
+        """What it costs to put the model back once it has been evicted: asleep, if it ever was."""
+        return self.leave_s + ((self.load_s if self.wake_s is None else self.wake_s) or 0.0)
+
+    @property
+    def leave_s(self) -> float:
+        """What it takes to be gone once it is idle."""
+        return (self.stop_s if self.sleep_s is None else self.sleep_s) or 0.0
 
     @property
     def spell(self) -> tuple[float, float]:

@@ -58,9 +58,9 @@ class Reasons:
             return Obstacle(Why.STUCK)
         if swap is not None:
             return Obstacle(Why.STOPPING, tuple(sorted(swap.pending))) if swap.pending else Obstacle(Why.STARTING)
-        if up.state is State.STOPPING:
+        if up.state in (State.STOPPING, State.SLEEP_PENDING):
             return Obstacle(Why.STOPPING)
-        if up.retiring:
+        if up.retiring or up.sleep_by_s is not None:
             return Obstacle(Why.BUSY, (up.id,))
         return Obstacle(Why.BACKOFF, until_s=up.retry_at_s) if up.backing_off(self._books.now_s) else None
 
@@ -72,7 +72,7 @@ class Reasons:
         busy = [other for other in evict if other.state is State.READY and other.in_flight]
         if busy:
             return _of(Why.BUSY, busy)
-        stopping = [other for other in evict if other.state is State.STOPPING]
+        stopping = [other for other in evict if other.state in (State.STOPPING, State.SLEEP_PENDING)]
         return _of(Why.STOPPING, stopping) if stopping else None
 
     def _to_go(self, up: Upstream) -> list[Upstream]:
@@ -106,10 +106,11 @@ class Reasons:
         obstacle = self.obstacle(up)
         if obstacle.why is Why.LIMIT:
             return 0.0 if up.in_flight < up.model.concurrency_limit else up.rhythm.service_s
-        load_s = up.rhythm.load_s
+        asleep = up.state in (State.ASLEEP, State.WAKING)
+        load_s = up.rhythm.wake_s if asleep else up.rhythm.load_s
         if load_s is None:
             return None
-        if up.state is State.STARTING:
+        if up.state in (State.STARTING, State.WAKING):
             return max(0.0, load_s - (self._books.now_s - up.since_s))
         free_in_s = self._free_in_s(up, obstacle, depth)
         return None if free_in_s is None else free_in_s + load_s
@@ -139,7 +140,7 @@ class Reasons:
         for model in models:
             rhythm = self._books.upstreams[model].rhythm
             drain_s = (rhythm.service_s or 0.0) if draining else 0.0
-            slowest_s = max(slowest_s, drain_s + (rhythm.stop_s or 0.0))
+            slowest_s = max(slowest_s, drain_s + rhythm.leave_s)
         return slowest_s
 
     def place_in_s(self, up: Upstream) -> float | None:
@@ -159,7 +160,7 @@ class Reasons:
             Alternative(other.id, self.obstacle(other), len(other.line), self._waited_s(other))
             for other in nsmallest(ALTERNATIVES_MAX, others, key=self.policy.turn)
         )
-        kept = tuple(other.id for other in books.upstreams.values() if other.holding and other not in evicted)
+        kept = tuple(other.id for other in books.upstreams.values() if other.resident and other not in evicted)
         first = up.line.first
         self.log.append(
             Decision(
@@ -210,6 +211,10 @@ class Reasons:
     def note_stop(self, up: Upstream, rule: Rule) -> None:
         """Remember that a model was stopped for nobody's sake."""
         self.log.append(Decision(self._books.now_s, Verb.STOP, up.id, rule=rule))
+
+    def note_sleep(self, up: Upstream, rule: Rule) -> None:
+        """Remember that a model was put to sleep for nobody's sake."""
+        self.log.append(Decision(self._books.now_s, Verb.SLEEP, up.id, rule=rule))
 
 
 def _of(why: Why, upstreams: Iterable[Upstream]) -> Obstacle:

@@ -10,7 +10,7 @@ from typing import Any
 from llmswap.core import events as ev
 from llmswap.core import refusals
 from llmswap.core.books import Books
-from llmswap.core.commands import Command
+from llmswap.core.commands import Command, StopCause
 from llmswap.core.decisions import Decisions
 from llmswap.core.explanation import Decision, Wait
 from llmswap.core.fleet import Fleet
@@ -36,10 +36,14 @@ class Scheduler:
             ev.RequestFinished: self._finished,
             ev.LoadRequested: self._load_requested,
             ev.UnloadRequested: self._unload_requested,
+            ev.SleepRequested: self._sleep_requested,
             ev.FleetReloaded: self._reloaded,
             ev.DrainRequested: self._drain_requested,
             ev.UpstreamReady: self._became_ready,
             ev.StartFailed: self._start_failed,
+            ev.UpstreamAsleep: self._fell_asleep,
+            ev.SleepFailed: self._sleep_failed,
+            ev.WakeFailed: self._wake_failed,
             ev.UpstreamExited: self._exited,
             ev.UpstreamStopped: self._stopped,
             ev.StopFailed: self._stop_failed,
@@ -125,6 +129,12 @@ class Scheduler:
         up.pardon(self._books.now_s)
         up.dismissed = up.holding
 
+    def _sleep_requested(self, event: ev.SleepRequested) -> None:
+        up = self._books.upstreams.get(event.model)
+        if self._books.drain_by_s is None and up is not None and up.state is State.READY and up.can_sleep:
+            up.sleep_by_s = event.deadline_s
+            self._books.touch(up)
+
     def _reloaded(self, event: ev.FleetReloaded) -> None:
         if self._books.drain_by_s is None:  # a shutdown is final
             self._books.reload(event.fleet)
@@ -159,7 +169,7 @@ class Scheduler:
     def _became_ready(self, event: ev.UpstreamReady) -> None:
         books = self._books
         up = books.alive(event.model, event.generation)
-        if up is None or up.state is not State.STARTING:
+        if up is None or up.state not in (State.STARTING, State.WAKING):
             return
         up.ready(books.now_s)
         up.load = None
@@ -179,12 +189,34 @@ class Scheduler:
         )
         books.end_swap(up)
 
+    def _fell_asleep(self, event: ev.UpstreamAsleep) -> None:
+        up = self._books.alive(event.model, event.generation)
+        if up is not None and up.state is State.SLEEP_PENDING:
+            up.asleep(self._books.now_s, event.host_bytes)
+            self._books.touch(up)
+            self._books.crowded = True
+            self._books.made_room(up)
+
+    def _sleep_failed(self, event: ev.SleepFailed) -> None:
+        up = self._books.alive(event.model, event.generation)
+        if up is not None and up.state is State.SLEEP_PENDING:
+            up.botch(StopCause.SLEEP_FAILED, event.reason)
+            if event.lasting:
+                up.sleepless = up.fingerprint
+            self._books.touch(up)
+
+    def _wake_failed(self, event: ev.WakeFailed) -> None:
+        up = self._books.alive(event.model, event.generation)
+        if up is not None and up.state is State.WAKING:
+            up.botch(StopCause.WAKE_FAILED, event.reason)
+            self._books.touch(up)
+
     def _exited(self, event: ev.UpstreamExited) -> None:
         books = self._books
         up = books.alive(event.model, event.generation)
         if up is None or up.state is State.STOPPING:
             return
-        assert up.state is State.READY, f"{up.id} exited while {up.state}: that is StartFailed"
+        assert up.state is not State.STARTING, f"{up.id} exited while {up.state}: that is StartFailed"
         up.enter(State.STOPPING, books.now_s)
         up.failure = event.reason
         books.touch(up)

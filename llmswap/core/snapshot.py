@@ -21,6 +21,8 @@ class UpstreamView:
         failure: The reason of the last failed start, exit or stop; None after a success.
         retry_at_s: Monotonic time until which starts are refused (backoff); None if not backing off.
         stuck: It was told to stop and could not be killed.
+        sleep_failure: The reason of the last sleep or wake that went wrong; None after one that did not.
+        rests_since_s: Monotonic time since when a sleeper has served nobody; None while it is not asleep.
         wanted: A client waits for it, or it shall be loaded for nobody.
     """
 
@@ -35,6 +37,8 @@ class UpstreamView:
     failure: str | None = None
     retry_at_s: float | None = None
     stuck: bool = False
+    sleep_failure: str | None = None
+    rests_since_s: float | None = None
     wanted: bool = False
 
 

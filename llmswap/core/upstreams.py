@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from math import inf
 
+from llmswap.core.commands import StopCause
 from llmswap.core.events import Generation
 from llmswap.core.fleet import Model, ModelId
 from llmswap.core.holding import Rhythm
 from llmswap.core.queueing import Line, Waiter
 from llmswap.core.snapshot import UpstreamView
-from llmswap.core.states import HOLDING, State, move
+from llmswap.core.states import HOLDING, RESIDENT, State, move
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
@@ -31,6 +32,13 @@ class Upstream:
         forced: A stop without grace was ordered.
         swap_since_s: When the last swap to it was decided.
         held_for: Who last wanted its place while it was kept, and the idle spell that was in.
+        sleepless: Fingerprint of the config under which it turned out that it cannot sleep.
+        sleep_by_s: An operator ordered it to sleep: when that lapses if it is still busy.
+        botched: A sleep or a wake went wrong: it must be stopped, and why.
+        sleep_failure: The reason of the last sleep or wake that went wrong; None after one that did not.
+        memory_free: It fell asleep and was not woken since.
+        rests_since_s: Asleep: since when it served nobody.
+        host_bytes: Asleep: host memory that it keeps, as far as known.
         learnt_hold: The idle spell it is for, and for how long.
         rhythm: What its callers did and what its starts and stops took, kept over its lives.
         alarm_s: When the scheduler will look at it again by itself, at the latest.
@@ -55,6 +63,13 @@ class Upstream:
     alarm_s: float | None = None
     swap_since_s: float = -inf
     held_for: tuple[ModelId, float | None] | None = None
+    sleepless: str | None = None
+    sleep_by_s: float | None = None
+    botched: StopCause | None = None
+    sleep_failure: str | None = None
+    memory_free: bool = False
+    rests_since_s: float = 0.0
+    host_bytes: int = 0
     learnt_hold: tuple[float | None, float] | None = None
     rhythm: Rhythm = field(default_factory=Rhythm)
 
@@ -70,8 +85,18 @@ class Upstream:
 
     @property
     def holding(self) -> bool:
-        """Whether it holds, or may hold, memory."""
+        """Whether it has, or may have, a process."""
         return self.state in HOLDING
+
+    @property
+    def resident(self) -> bool:
+        """Whether it holds, or may hold, device memory."""
+        return self.state in RESIDENT and not self.memory_free
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether it may be put to sleep instead of being stopped, as soon as it is idle."""
+        return self.model.sleeps and not self.retiring and self.sleepless != self.fingerprint
 
     @property
     def wanted(self) -> bool:
@@ -96,7 +121,7 @@ class Upstream:
     @property
     def admits(self) -> bool:
         """Whether requests may be dispatched to it."""
-        return self.state is State.READY and not self.retiring
+        return self.state is State.READY and not self.retiring and self.sleep_by_s is None
 
     def enter(self, state: State, now_s: float) -> None:
         """Change the state, if the table allows it."""
@@ -120,10 +145,44 @@ class Upstream:
         self.stuck = False
         self.dismissed = False
         self.forced = False
+        self.botched = None
+        self.sleep_by_s = None
+        self.memory_free = False
+        self.host_bytes = 0
+
+    def fall_asleep(self, now_s: float) -> None:
+        """Begin to fall asleep."""
+        assert self.in_flight == 0, f"{self.id} was to be put to sleep while busy"
+        self.rests_since_s = self.since_s if self.idle_since_s is None else self.idle_since_s
+        self.sleep_by_s = None
+        self.enter(State.SLEEP_PENDING, now_s)
+
+    def asleep(self, now_s: float, host_bytes: int | None) -> None:
+        """Note that it is asleep and its device memory free."""
+        self.rhythm.slept(now_s - self.since_s)
+        self.enter(State.ASLEEP, now_s)
+        self.memory_free = True
+        self.host_bytes = host_bytes or 0
+        self.sleep_failure = None
+
+    def wake(self, now_s: float) -> None:
+        """Begin to wake up."""
+        self.memory_free = False
+        self.enter(State.WAKING, now_s)
+
+    def botch(self, cause: StopCause, reason: str) -> None:
+        """Note a sleep or a wake that went wrong."""
+        self.botched = cause
+        self.failure = self.sleep_failure = reason
 
     def ready(self, now_s: float) -> None:
-        """Note a successful start."""
-        self.rhythm.loaded(now_s - self.since_s)
+        """Note a successful start or wake."""
+        if self.state is State.WAKING:
+            self.rhythm.woke(now_s - self.since_s)
+            self.sleep_failure = None
+        else:
+            self.rhythm.loaded(now_s - self.since_s)
+        self.host_bytes = 0
         self.enter(State.READY, now_s)
         self.failure = None
         self.forgive()
@@ -158,11 +217,22 @@ class Upstream:
             bound_s = min(waiting_since) + self.model.max_wait_s
             due_s = min(waiting_since) + self.model.queue_timeout_s
             due_s = min(bound_s, due_s) if bound_s > now_s else due_s
-        elif self.idle_since_s is not None and self.model.idle_ttl_s is not None:
-            due_s = self.idle_since_s + self.model.idle_ttl_s
         else:
-            return None
+            due_s = self.idle_due_s
+        if self.sleep_by_s is not None and self.state is State.READY:
+            due_s = min(due_s, self.sleep_by_s)
         return None if due_s == inf else due_s
+
+    @property
+    def idle_due_s(self) -> float:
+        """When it has been idle, or asleep, for so long that it goes to sleep, or ends; inf for never."""
+        ttl_s = inf if self.model.idle_ttl_s is None else self.model.idle_ttl_s
+        if self.state is State.ASLEEP:
+            return self.rests_since_s + ttl_s
+        if self.idle_since_s is None:
+            return inf
+        after_s = self.model.sleep_after_s if self.can_sleep else None
+        return self.idle_since_s + (ttl_s if after_s is None else min(ttl_s, after_s))
 
     def view(self, now_s: float) -> UpstreamView:
         """Show the books."""
@@ -179,5 +249,7 @@ class Upstream:
             failure=self.failure,
             retry_at_s=self.retry_at_s if self.backing_off(now_s) else None,
             stuck=self.stuck,
+            sleep_failure=self.sleep_failure,
+            rests_since_s=self.rests_since_s if self.state is State.ASLEEP else None,
             wanted=self.wanted,
         )

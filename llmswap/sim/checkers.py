@@ -1,14 +1,28 @@
 """The invariants I1..I19 of a scheduler, checked on every simulated step against the world's truth.
 
-I15 (asleep only if every step of the sleep succeeded) has no object until sleep exists. I14 (a stop terminates) is the
-world's promise; what is left of it for the scheduler is that a stuck upstream keeps its memory, which I3 and I16 check.
+I14 (a stop terminates) is the world's promise; what is left of it for the scheduler is that a stuck upstream keeps its
+memory, which I3 and I16 check. I15 (asleep only if each step of the sleep succeeded) is I19's, too: the fold takes nobody
+for asleep without an UpstreamAsleep.
 I18 (wall-clock jumps change nothing) holds by construction, since only `now_s` reaches the core; a test moves it.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Command, Dispatch, Reject, RejectReason, Start, StartCause, Stop, StopCause
+from llmswap.core.commands import (
+    Command,
+    Dispatch,
+    Reject,
+    RejectReason,
+    Sleep,
+    SleepCause,
+    Start,
+    StartCause,
+    Stop,
+    StopCause,
+    Wake,
+)
 from llmswap.core.explanation import Wait, Why
 from llmswap.core.fleet import Fleet, ModelId, Scheduling
 from llmswap.core.snapshot import Snapshot
@@ -17,11 +31,36 @@ from llmswap.core.step import Step
 from llmswap.sim.fold import Fate, Fold, Life
 from llmswap.sim.oracle import Oracle
 
-Truth = Mapping[ModelId, ev.Generation]  # whose memory is taken in the world, and by which life
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is so in the world.
+
+    Attributes:
+        alive: Whose process is there, and which life of it.
+        resident: Whose device memory is taken, and by which life.
+    """
+
+    alive: Mapping[ModelId, ev.Generation]
+    resident: Mapping[ModelId, ev.Generation]
 
 
 class Violation(AssertionError):
     """An invariant does not hold."""
+
+
+_LEAVING = (State.STOPPING, State.SLEEP_PENDING)
+_OPERATING = (State.STARTING, State.WAKING, *_LEAVING)
+_ABOUT_AN_UPSTREAM = (
+    ev.UpstreamReady
+    | ev.StartFailed
+    | ev.UpstreamAsleep
+    | ev.SleepFailed
+    | ev.WakeFailed
+    | ev.UpstreamExited
+    | ev.UpstreamStopped
+    | ev.StopFailed
+)
 
 
 def demand(holds: object, invariant: str, message: str) -> None:
@@ -86,7 +125,7 @@ class Checkers:
 
     def check_quiet(self, after: Snapshot) -> None:
         """I11: nothing is left to happen, so nothing waits, nothing is on its way, nothing is counted."""
-        final = {State.SHUTDOWN} if after.draining else {State.STOPPED, State.READY, State.FAILED}
+        final = {State.SHUTDOWN} if after.draining else {State.STOPPED, State.READY, State.ASLEEP, State.FAILED}
         for view in after.upstreams.values():
             demand(not view.waiting and not view.in_flight, "I11", f"{view.model} still has requests: {view}")
             demand(view.state in final, "I11", f"{view.model} rests in state {view.state}")
@@ -100,8 +139,7 @@ class Checkers:
         self._swapping_since = {target: at for target, at in self._swapping_since.items() if target in targets}
 
     def _is_stale(self, event: ev.Event) -> bool:
-        about_upstream = ev.UpstreamReady | ev.StartFailed | ev.UpstreamExited | ev.UpstreamStopped | ev.StopFailed
-        return isinstance(event, about_upstream) and self._fold.alive(event) is None
+        return isinstance(event, _ABOUT_AN_UPSTREAM) and self._fold.alive(event) is None
 
     def _check_command(self, step: Step, command: Command, truth: Truth) -> None:
         match command:
@@ -113,6 +151,10 @@ class Checkers:
                 self._check_start(command, truth)
             case Stop():
                 self._check_stop(step, command)
+            case Sleep():
+                self._check_sleep(command, truth)
+            case Wake():
+                self._check_wake(command, truth)
 
     def _check_dispatch(self, command: Dispatch) -> None:
         request = command.request
@@ -156,29 +198,58 @@ class Checkers:
             RejectReason.BACKOFF: life.state is State.FAILED,
             RejectReason.STUCK: any(other.stuck for other in self._fold.lives.values()),
             RejectReason.UNLOADED: isinstance(step.event, ev.UnloadRequested),
-            RejectReason.WOULD_SWAP: self._never_swaps(command.request) and life.state is not State.STARTING,
+            RejectReason.WOULD_SWAP: self._never_swaps(command.request)
+            and life.state not in (State.STARTING, State.WAKING),
         }[reason]
 
     def _check_start(self, command: Start, truth: Truth) -> None:
         model, life = command.model, self._fold.lives[command.model]
-        demand(model not in truth, "I6", f"{model} is started while it runs")
+        demand(model not in truth.alive, "I6", f"{model} is started while it runs")
         demand(command.generation > life.generation, "I12", f"{model} is started with a used generation")
+        self._check_bring_up(command, life, truth)
+
+    def _check_sleep(self, command: Sleep, truth: Truth) -> None:
+        model, life = command.model, self._fold.lives[command.model]
+        demand(life.state is State.READY, "I6", f"{model} is put to sleep while it is {life.state}")
+        demand(truth.resident.get(model) == command.generation, "I6", f"an old life of {model} is put to sleep")
+        demand(not life.serving, "I4", f"{model} is put to sleep while busy")
+        demand(life.model.sleeps and not life.retiring, "I15", f"{model} is put to sleep, and cannot")
+        if command.cause is SleepCause.EVICT:
+            assert command.evicted_for is not None, "an eviction is for somebody"
+            self._evicted.setdefault(command.evicted_for, []).append((model, command.generation))
+        if command.cause is SleepCause.IDLE:
+            demand(not life.waiting, "I4", f"{model} is put to sleep for being idle while it is wanted")
+        limit = self._fold.fleet.sleepers_max
+        others = [o for o in self._fold.lives.values() if o.state in (State.ASLEEP, State.SLEEP_PENDING)]
+        demand(limit is None or len(others) < limit, "I15", f"{model} is one sleeper too many")
+
+    def _check_wake(self, command: Wake, truth: Truth) -> None:
+        model, life = command.model, self._fold.lives[command.model]
+        demand(life.state is State.ASLEEP, "I15", f"{model} is woken while it is {life.state}")
+        demand(truth.alive.get(model) == command.generation, "I6", f"{model} is woken, but that life is over")
+        demand(model not in truth.resident, "I15", f"{model} is woken while it is awake")
+        demand(not life.retiring, "I17", f"{model} is woken with a config that is not in force")
+        self._check_bring_up(command, life, truth)
+
+    def _check_bring_up(self, command: Start | Wake, life: Life, truth: Truth) -> None:
+        """Check what goes for a start and a wake alike."""
+        model = command.model
         demand(self._fold.drain_by_s is None, "I9", f"{model} is started during shutdown")
         causes = [request for request in life.waiting if not self._never_swaps(request)]
         wanted = causes if command.cause is StartCause.REQUEST else life.load
         demand(wanted, "I9", f"{model} is started for nobody")
         for victim, generation in self._evicted.pop(model, []):
-            demand(truth.get(victim) != generation, "I16", f"{model} is started before {victim} is gone")
-        self._check_exclusion(model, truth)
+            demand(truth.resident.get(victim) != generation, "I16", f"{model} is started before {victim} is gone")
+        self._check_exclusion(model, truth.resident)
         self._started_at[model] = self._steps
 
-    def _check_exclusion(self, model: ModelId, truth: Truth) -> None:
+    def _check_exclusion(self, model: ModelId, resident: Mapping[ModelId, ev.Generation]) -> None:
         """I3: what may not live together never holds memory together.
 
         llmswap keeps llama-swap's one-way rule: who came while this model's own swap was under way, and does
         not itself evict this model, may stay.
         """
-        others = [other for other in truth if other in self._fold.fleet.models]
+        others = [other for other in resident if other in self._fold.fleet.models]
         if not self._oracle.pairwise:
             demand(self._oracle.together([model, *others]), "I3", f"{model} may not live with {others}")
             return
@@ -220,7 +291,7 @@ class Checkers:
 
     def _check_waits(self, now_s: float) -> None:
         """I7 and I10: nobody waits too long, and nobody waits for nothing."""
-        operating = any(life.state in (State.STARTING, State.STOPPING) for life in self._fold.lives.values())
+        operating = any(life.state in _OPERATING for life in self._fold.lives.values())
         for model, life in self._fold.lives.items():
             if not life.waiting:
                 continue
@@ -230,10 +301,12 @@ class Checkers:
                 oldest_s + life.model.queue_timeout_s > now_s, "I7", f"a request for {model} waits beyond its timeout"
             )
             demand(not life.stuck, "I10", f"requests wait for {model}, which is stuck")
-            up = life.state in (State.STARTING, State.READY)
+            up = life.state in (State.STARTING, State.WAKING, State.READY)
             idle = not up and any(map(self._never_swaps, life.waiting))
             demand(not idle, "I10", f"a request that causes no swap waits for {model}, which is {life.state}")
-            demand(operating or self._is_blocked(model, life), "I10", f"requests wait for {model}, but for nothing")
+            demand(
+                operating or self._is_blocked(model, life, now_s), "I10", f"requests wait for {model}, but for nothing"
+            )
 
     def _never_swaps(self, request: ev.RequestId) -> bool:
         return self._fold.swap_classes[request] is ev.SwapClass.NEVER_SWAP
@@ -244,14 +317,15 @@ class Checkers:
             return len(life.waiting) > life.model.queue_limit
         return len(life.waiting) + len(life.serving) > life.model.concurrency_limit
 
-    def _is_blocked(self, model: ModelId, life: Life) -> bool:
+    def _is_blocked(self, model: ModelId, life: Life, now_s: float) -> bool:
         """Whether busy upstreams explain why nothing is done for those who wait.
 
         Under `fair` idle ones do, too, for as long as their hold lasts; that it ends, the bound shows.
         """
         if self._fold.fleet.scheduling is Scheduling.FAIR:
             return any(other.holding for other in self._fold.lives.values())
-        if life.state is State.READY and (life.retiring or len(life.serving) >= life.model.concurrency_limit):
+        full = len(life.serving) >= life.model.concurrency_limit
+        if life.state is State.READY and (life.retiring or full or (life.serving and life.sleep_by_s > now_s)):
             return True
         busy = [other for other in self._fold.lives.values() if other.serving and other is not life]
         return any(self._in_the_way(model, other.model.id) for other in busy)
@@ -281,9 +355,9 @@ def check_reasons(waits: Iterable[Wait], after: Snapshot) -> None:
         swaps = {swap.target: swap.waiting_for for swap in after.swaps}
         true = {
             Why.STARTING: view.model in swaps and not swaps[view.model],
-            Why.STOPPING: view.state is State.STOPPING
+            Why.STOPPING: view.state in _LEAVING
             or swaps.get(view.model) == obstacle.whom
-            or all(other.state is State.STOPPING for other in whom),
+            or all(other.state in _LEAVING for other in whom),
             Why.BUSY: bool(whom) and all(other.in_flight for other in whom),
             Why.HELD: bool(whom) and all(other.idle_since_s is not None for other in whom),
             Why.LIMIT: view.state is State.READY and view.in_flight > 0,

@@ -10,7 +10,9 @@ class Faults:
 
     Attributes:
         start_fails: A start comes to nothing.
-        crash: A ready upstream dies by itself.
+        crash: An upstream dies by itself, be it ready, asleep or in between.
+        sleep_fails: A sleep goes wrong, in whatever way.
+        wake_fails: The same of a wake.
         stuck: An upstream cannot be killed when it should stop; it goes after all, much later.
         duplicate: An outcome is reported a second time, later.
         crossing: A start's own outcome crosses the order to stop.
@@ -25,6 +27,8 @@ class Faults:
     crossing: float = 0.0
     impatient: float = 0.0
     reload_race: float = 0.0
+    sleep_fails: float = 0.0
+    wake_fails: float = 0.0
 
     @classmethod
     def draw(cls, rng: Random) -> "Faults":

@@ -5,9 +5,10 @@ Written against the contract of events and commands, not after the scheduler's b
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Command, Dispatch, Reject, Start, Stop
+from llmswap.core.commands import Command, Dispatch, Reject, Sleep, Start, Stop, Wake
 from llmswap.core.fleet import Fleet, Model, ModelId
 from llmswap.core.states import HOLDING, State
 
@@ -30,6 +31,7 @@ class Life:
         fingerprint: Of the config its current generation was started with.
         waiting: Request -> when it arrived, in order of arrival.
         serving: On the current generation.
+        sleep_by_s: An operator ordered it to sleep while it was up; until then it may finish what it serves.
         load: Somebody asked to load it, and neither got it nor was told no.
     """
 
@@ -40,6 +42,7 @@ class Life:
     stuck: bool = False
     removed: bool = False
     load: bool = False
+    sleep_by_s: float = -inf
     waiting: dict[ev.RequestId, float] = field(default_factory=dict)
     serving: set[ev.RequestId] = field(default_factory=set)
 
@@ -75,7 +78,15 @@ class Fold:
     def alive(self, event: ev.Event) -> Life | None:
         """Find the life an upstream's outcome speaks of; None if it is over, or the event is of another kind."""
         if not isinstance(
-            event, ev.UpstreamReady | ev.StartFailed | ev.UpstreamExited | ev.UpstreamStopped | ev.StopFailed
+            event,
+            ev.UpstreamReady
+            | ev.StartFailed
+            | ev.UpstreamAsleep
+            | ev.SleepFailed
+            | ev.WakeFailed
+            | ev.UpstreamExited
+            | ev.UpstreamStopped
+            | ev.StopFailed,
         ):
             return None
         life = self.lives.get(event.model)
@@ -110,6 +121,8 @@ class Fold:
                     if not models or life.model.id in models:
                         self._pardon(life)
                         life.load = False
+            case ev.SleepRequested(model, deadline_s) if model in self.lives and self.lives[model].state is State.READY:
+                self.lives[model].sleep_by_s = deadline_s
             case ev.LoadRequested(model) if model in self.lives and self.drain_by_s is None:
                 self.lives[model].load = True
             case ev.FleetReloaded(fleet) if self.drain_by_s is None:
@@ -120,13 +133,15 @@ class Fold:
         if life is None:
             return
         match event, life.state:
-            case ev.UpstreamReady(), State.STARTING:
+            case ev.UpstreamReady(), (State.STARTING | State.WAKING):
                 life.state, life.load = State.READY, False
+            case ev.UpstreamAsleep(), State.SLEEP_PENDING:
+                life.state = State.ASLEEP
             case ev.StartFailed(), State.STARTING:
                 life.state, life.load = State.FAILED, False
             case ((ev.StartFailed() | ev.UpstreamStopped()), State.STOPPING):
                 life.gone()
-            case ev.UpstreamExited(), State.READY:
+            case ev.UpstreamExited(), (State.READY | State.SLEEP_PENDING | State.ASLEEP | State.WAKING):
                 life.state = State.STOPPING
             case ev.StopFailed(), State.STOPPING:
                 life.stuck = True
@@ -145,6 +160,10 @@ class Fold:
                 life.state, life.generation, life.fingerprint = State.STARTING, generation, life.model.fingerprint
             case Stop(model):
                 self.lives[model].state = State.STOPPING
+            case Sleep(model):
+                self.lives[model].state = State.SLEEP_PENDING
+            case Wake(model):
+                self.lives[model].state = State.WAKING
 
     def settle(self) -> None:
         """Draw the conclusions at the end of a step."""

@@ -3,7 +3,15 @@
 from dataclasses import dataclass, replace
 from random import Random
 
-from llmswap.core.events import DrainRequested, Event, FleetReloaded, LoadRequested, SwapClass, UnloadRequested
+from llmswap.core.events import (
+    DrainRequested,
+    Event,
+    FleetReloaded,
+    LoadRequested,
+    SleepRequested,
+    SwapClass,
+    UnloadRequested,
+)
 from llmswap.core.fleet import Fleet, Group, MatrixRules, Model, ModelId, Router, Scheduling
 from llmswap.sim.engine import tick
 
@@ -113,6 +121,8 @@ def _draw_model(rng: Random, model: ModelId) -> Model:
         idle_ttl_s=rng.choice((None, 0.5, 5.0, 60.0)),
         priority=rng.choice((0, 0, 0, 1, 5)),
         queue_timeout_s=rng.choice((0.5, 10.0, 600.0, 600.0)),
+        sleeps=rng.random() < 0.5,
+        sleep_after_s=rng.choice((None, 0.5, 20.0)),
         substitutes=tuple(ModelId(f"m{rng.randint(0, 7)}") for _ in range(rng.choice((0, 1, 2)))),
     )
     return replace(drawn, fingerprint=f"{rng.getrandbits(16):x}")
@@ -122,8 +132,10 @@ def _with_rules(rng: Random, models: dict[ModelId, Model]) -> Fleet:
     names = {str(model): model for model in models}
     queue_max = rng.choice((3, 20, 2000, 2000, 2000, 2000))
     if rng.random() < 0.4:
-        return Fleet(models, names, matrix=_draw_matrix(rng, list(models)), router=Router.MATRIX, queue_max=queue_max)
-    return Fleet(models, names, groups=_draw_groups(rng, list(models)), queue_max=queue_max)
+        made = Fleet(models, names, matrix=_draw_matrix(rng, list(models)), router=Router.MATRIX, queue_max=queue_max)
+    else:
+        made = Fleet(models, names, groups=_draw_groups(rng, list(models)), queue_max=queue_max)
+    return replace(made, sleepers_max=rng.choice((None, 0, 1, 2)), sleepers_host_bytes=rng.choice((None, 10)))
 
 
 def _draw_groups(rng: Random, models: list[ModelId]) -> tuple[Group, ...]:
@@ -181,8 +193,11 @@ def _orders(rng: Random, fleet: Fleet, horizon_s: float, start_s: float) -> tupl
             orders.append(
                 Order(at_s, UnloadRequested(tuple(rng.sample([*models, GHOST], rng.randint(0, len(models))))))
             )
-        elif kind < 0.65:
+        elif kind < 0.55:
             orders.append(Order(at_s, LoadRequested(rng.choice([*models, GHOST]))))
+        elif kind < 0.7:
+            by_s = start_s + at_s + tick(rng.choice((0.0, 5.0, 60.0)))
+            orders.append(Order(at_s, SleepRequested(rng.choice([*models, GHOST]), by_s)))
         else:
             fleets.append(draw_change(rng, fleets[-1]))
             orders.append(Order(at_s, FleetReloaded(fleets[-1])))

@@ -11,16 +11,27 @@ from random import Random
 from typing import Protocol
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Command, Dispatch, Reject, Start, Stop
+from llmswap.core.commands import Command, Dispatch, Reject, Sleep, Start, Stop, Wake
 from llmswap.core.explanation import Wait
 from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.step import Step
-from llmswap.sim.checkers import Checkers, check_reasons
+from llmswap.sim.checkers import Checkers, Truth, check_reasons
 from llmswap.sim.engine import Engine, tick
 from llmswap.sim.faults import Faults
 from llmswap.sim.report import Report
 from llmswap.sim.workload import Arrival, draw_plan, fairly
+
+Said = (
+    ev.UpstreamReady
+    | ev.StartFailed
+    | ev.UpstreamAsleep
+    | ev.SleepFailed
+    | ev.WakeFailed
+    | ev.UpstreamExited
+    | ev.UpstreamStopped
+    | ev.StopFailed
+)
 
 
 class Decider(Protocol):
@@ -41,12 +52,18 @@ class Decider(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One life of an upstream. It takes memory for as long as the world knows it."""
+    """One life of an upstream. It takes memory for as long as the world knows it, but for when it is asleep.
+
+    Attributes:
+        turns: How often it was put to sleep or woken. What is said of an earlier turn is not said again.
+    """
 
     model: ModelId
     generation: ev.Generation
     serving: set[ev.RequestId] = field(default_factory=set)
     dying: bool = False
+    asleep: bool = False
+    turns: int = 0
 
 
 class World:
@@ -98,7 +115,10 @@ class World:
         self.steps.append(Step(now_s, event, ()))  # so that a scheduler that raises is shown the event it raised on
         step = self.steps[-1] = Step(now_s, event, tuple(self._scheduler.handle(now_s, event)))
         self.report.note(step)
-        truth = {model: process.generation for model, process in self._processes.items()}
+        truth = Truth(
+            {model: process.generation for model, process in self._processes.items()},
+            {model: process.generation for model, process in self._processes.items() if not process.asleep},
+        )
         after = self._scheduler.snapshot()
         self._checkers.check(step, after, truth, due_s)
         check_reasons(self._scheduler.waits(0), after)
@@ -127,6 +147,10 @@ class World:
                 self._spawn(Process(model, generation))
             case Stop(model):
                 self._stop(self._processes[model], force=command.force)
+            case Sleep(model):
+                self._doze(self._processes[model])
+            case Wake(model):
+                self._rouse(self._processes[model])
 
     # Clients
 
@@ -182,6 +206,38 @@ class World:
         if self._rng.random() < self._faults.crash:
             self._engine.after(self._rng.choice((0.0, 1.0, 30.0)) * self._rng.random(), partial(self._crash, process))
 
+    def _doze(self, process: Process) -> None:
+        """Fall asleep, or fail to in some way, after a while; requests that were let in would be cut off."""
+        assert not process.serving, f"{process.model} was put to sleep while it served"
+        process.turns += 1
+        after_s = self._rng.choice((0.0, 0.1, 10.0)) * self._rng.random()
+        fails = self._rng.random() < self._faults.sleep_fails
+        self._engine.after(after_s, partial(self._dozed, process, process.turns, fails=fails))
+
+    def _dozed(self, process: Process, turn: int, *, fails: bool) -> None:
+        if self._processes.get(process.model) is not process or process.dying or process.turns != turn:
+            return
+        if fails:
+            lasting = self._rng.random() < 0.3
+            self._say(ev.SleepFailed(process.model, process.generation, "step 2 of 2 answered 500", lasting))
+        else:
+            process.asleep = True
+            self._say(ev.UpstreamAsleep(process.model, process.generation, self._rng.choice((None, 4, 8))))
+
+    def _rouse(self, process: Process) -> None:
+        assert process.asleep, f"{process.model} was woken while it was awake"
+        process.turns += 1
+        process.asleep = False  # from now on it may take memory
+        after_s = self._rng.choice((0.0, 0.1, 10.0)) * self._rng.random()
+        fails = self._rng.random() < self._faults.wake_fails
+        self._engine.after(after_s, partial(self._roused, process, process.turns, fails=fails))
+
+    def _roused(self, process: Process, turn: int, *, fails: bool) -> None:
+        if self._processes.get(process.model) is not process or process.dying or process.turns != turn:
+            return
+        event = ev.WakeFailed(process.model, process.generation, "out of memory") if fails else None
+        self._say(event or ev.UpstreamReady(process.model, process.generation))
+
     def _fail(self, process: Process) -> None:
         if self._processes.get(process.model) is not process:
             return
@@ -231,7 +287,13 @@ class World:
         for request in sorted(process.serving):
             self._engine.after(tick(0.2 * self._rng.random()), partial(self._end, request))
 
-    def _say(self, event: ev.Event) -> None:
+    def _say(self, event: Said) -> None:
         if self._rng.random() < self._faults.duplicate:
-            self._engine.after(self._rng.choice((0.0, 5.0, 60.0)) * self._rng.random(), partial(self._post, event))
+            process = self._processes.get(event.model)
+            again = partial(self._say_again, event, process, None if process is None else process.turns)
+            self._engine.after(self._rng.choice((0.0, 5.0, 60.0)) * self._rng.random(), again)
         self._post(event)
+
+    def _say_again(self, event: Said, process: Process | None, turns: int | None) -> None:
+        if process is None or process.turns == turns:
+            self._post(event)

@@ -1,7 +1,8 @@
-"""Six planted bugs, each a mistake that real schedulers made: the simulator must catch them all, and soon."""
+"""Planted bugs, each a mistake that real schedulers made: the simulator must catch them all, and soon."""
 
 import pytest
 
+from llmswap.core import events as ev
 from llmswap.core.commands import Dispatch
 from llmswap.core.decisions import Decisions
 from llmswap.core.scheduler import Scheduler
@@ -100,6 +101,58 @@ class ActsOnStaleGenerations(Scheduler):
         return up if up is not None and up.holding else None
 
 
+class DispatchesToTheSleeping(Scheduler):
+    """Takes a sleeper for ready, because its process is there and answers its health check."""
+
+    def __init__(self, fleet, now_s):
+        super().__init__(fleet, now_s)
+        self._decisions = self.Careless(self._books)
+
+    class Careless(Decisions):
+        def _decide(self, up):
+            if up.state is State.ASLEEP:
+                self._dispatch(up)
+            else:
+                super()._decide(up)
+
+
+class TakesHalfASleepForSleep(Scheduler):
+    def _sleep_failed(self, event):
+        self._fell_asleep(event_of(event))
+
+
+def event_of(failed):
+    return ev.UpstreamAsleep(failed.model, failed.generation)
+
+
+class StartsBeforeTheSleeperIsAsleep(Scheduler):
+    """Takes the order to sleep for the sleep."""
+
+    def __init__(self, fleet, now_s):
+        super().__init__(fleet, now_s)
+        self._decisions = self.Hopeful(self._books)
+
+    class Hopeful(Decisions):
+        def _advance_swaps(self):
+            for swap in self._books.swaps.values():
+                dozing = {m for m in swap.pending if self._books.upstreams[m].state is State.SLEEP_PENDING}
+                swap.pending -= dozing
+                swap.evict = tuple(model for model in swap.evict if model not in dozing)  # past our own assertion
+            super()._advance_swaps()
+
+
+class LosesWhoWaitsForAWake(Scheduler):
+    """Serves those who came before the model fell asleep, and nobody who woke it."""
+
+    def _became_ready(self, event):
+        waking = self._books.upstreams[event.model].state is State.WAKING if event.model in self._books.upstreams else 0
+        super()._became_ready(event)
+        if waking:
+            self._books.touched.clear()
+            self._books.everyone = False
+            self._books.swaps.pop(event.model, None)
+
+
 @pytest.mark.parametrize(
     ("mutant", "invariants"),
     [
@@ -108,7 +161,11 @@ class ActsOnStaleGenerations(Scheduler):
         (StartsTooSoon, {"I3", "I16"}),
         (DispatchesTheCancelled, {"I2"}),
         (StrandsWaitersOnACrash, {"I10"}),
-        (ActsOnStaleGenerations, {"I12"}),
+        (ActsOnStaleGenerations, {"I12", "assertion"}),
+        (DispatchesToTheSleeping, {"I5"}),
+        (TakesHalfASleepForSleep, {"I15", "I19"}),
+        (StartsBeforeTheSleeperIsAsleep, {"I3", "I16"}),
+        (LosesWhoWaitsForAWake, {"I10"}),
     ],
 )
 def test_a_planted_bug_is_caught(mutant, invariants):
@@ -132,4 +189,4 @@ def first_failure(make):
 
 def invariant(failure):
     reason = failure.reason
-    return str(reason).partition(":")[0] if isinstance(reason, Violation) else None
+    return str(reason).partition(":")[0] if isinstance(reason, Violation) else "assertion"

@@ -7,17 +7,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Dispatch, Reject, Start, Stop
+from llmswap.core.commands import Dispatch, Reject, Sleep, Start, Stop, Wake
 from llmswap.core.fleet import Fleet, Group, MatrixRules, Model, ModelId, Router
 from llmswap.core.scheduler import Scheduler
 from llmswap.core.step import Step
-from llmswap.sim.checkers import Checkers
+from llmswap.sim.checkers import Checkers, Truth
 
 A, B, C, D = NAMES = [ModelId(name) for name in "abcd"]
 MODELS = {
-    A: Model(A, concurrency_limit=2, idle_ttl_s=5, fingerprint="1"),
-    B: Model(B, priority=3, queue_timeout_s=30, fingerprint="1"),
-    C: Model(C, idle_ttl_s=1, fingerprint="1"),
+    A: Model(A, concurrency_limit=2, idle_ttl_s=5, sleeps=True, sleep_after_s=1, fingerprint="1"),
+    B: Model(B, priority=3, queue_timeout_s=30, sleeps=True, fingerprint="1"),
+    C: Model(C, idle_ttl_s=1, sleeps=True, fingerprint="1"),
     D: Model(D, fingerprint="1"),
 }
 CHANGED = {**MODELS, A: replace(MODELS[A], fingerprint="2"), B: replace(MODELS[B], priority=0, fingerprint="2")}
@@ -29,7 +29,7 @@ def fleet_of(models, **rules):
 
 FLEETS = [
     fleet_of(MODELS),
-    fleet_of(CHANGED, queue_max=3),
+    fleet_of(CHANGED, queue_max=3, sleepers_max=1),
     fleet_of({name: MODELS[name] for name in (A, C)}),
     fleet_of(MODELS, groups=(Group("g", (A, B)), Group("h", (C,), exclusive=False), Group("p", (D,), persistent=True))),
     fleet_of(MODELS, groups=(Group("side", (A, B, C), swap=False), Group("big", (D,)))),
@@ -62,7 +62,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     def feed(self, event):
         due_s = self.scheduler.next_deadline_s()
         step = Step(self.now_s, event, self.scheduler.handle(self.now_s, event))
-        truth = {process.model: process.generation for process in self.processes.values()}
+        alive = {process.model: process.generation for process in self.processes.values()}
+        asleep = {process.model for process in self.processes.values() if process.state == "asleep"}
+        truth = Truth(alive, {model: life for model, life in alive.items() if model not in asleep})
         self.checkers.check(step, self.scheduler.snapshot(), truth, due_s)
         for command in step.commands:
             match command:
@@ -75,6 +77,10 @@ class SchedulerMachine(RuleBasedStateMachine):
                     self.processes[model] = Process(model, generation)
                 case Stop(model):
                     self.processes[model].state = "stopping"
+                case Sleep(model):
+                    self.processes[model].state = "dozing"
+                case Wake(model):
+                    self.processes[model].state = "waking"
 
     def outcome(self, event):
         self.past.append(event)
@@ -121,9 +127,27 @@ class SchedulerMachine(RuleBasedStateMachine):
             del self.processes[process.model]
             self.outcome(ev.StartFailed(process.model, process.generation, "no"))
 
-    @rule(index=st.integers(0, 3))
-    def crash(self, index):
-        if process := self.some("ready", index):
+    @rule(index=st.integers(0, 3), fails=st.booleans(), lasting=st.booleans())
+    def fall_asleep(self, index, fails, lasting):
+        if process := self.some("dozing", index):
+            process.state = "half asleep" if fails else "asleep"
+            failed = ev.SleepFailed(process.model, process.generation, "no", lasting)
+            self.outcome(failed if fails else ev.UpstreamAsleep(process.model, process.generation, 4))
+
+    @rule(index=st.integers(0, 3), fails=st.booleans())
+    def wake_up(self, index, fails):
+        if process := self.some("waking", index):
+            process.state = "half awake" if fails else "ready"
+            failed = ev.WakeFailed(process.model, process.generation, "no")
+            self.outcome(failed if fails else ev.UpstreamReady(process.model, process.generation))
+
+    @rule(model=st.sampled_from(NAMES), patience_s=st.sampled_from([0, 5]))
+    def order_to_sleep(self, model, patience_s):
+        self.feed(ev.SleepRequested(model, self.now_s + patience_s))
+
+    @rule(index=st.integers(0, 3), state=st.sampled_from(["ready", "dozing", "asleep", "waking"]))
+    def crash(self, index, state):
+        if process := self.some(state, index):
             process.state = "stopping"
             self.outcome(ev.UpstreamExited(process.model, process.generation, "died"))
 
@@ -170,6 +194,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.finish(0)
             self.stop(0)
             self.get_ready(0)
+            self.fall_asleep(0, fails=False, lasting=False)
+            self.wake_up(0, fails=False)
         self.wait(700)
         for _ in range(10):
             self.stop(0)
