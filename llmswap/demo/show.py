@@ -14,6 +14,7 @@ from random import Random
 
 from llmswap.app import App, Options, reader, running_app
 from llmswap.demo.clients import SCRIPTS, Client, curl, session
+from llmswap.demo.gpus import simulated
 from llmswap.demo.screen import Scene, Terminal, wants_colour
 from llmswap.demo.stage import GPU_GIB, PLOT, is_free, ledger_path, write_config
 from llmswap.demo.story import Line, Story
@@ -55,7 +56,7 @@ async def show(wishes: Wishes) -> int:
         journal = wishes.journal or folder / "journal.jsonl"
         config = write_config(folder, wishes.time_scale, journal)
         options = Options(config=config, listen=f"127.0.0.1:{port}", state_dir=folder / "state")
-        async with running_app(options, reader(options)) as app:
+        async with running_app(options, reader(options), simulated(ledger_path(folder))) as app:
             app.loop.observe(story)
             performance = _Performance(app, story, folder, journal, wishes)
             with Terminal(colour=wants_colour()) if on_screen else contextlib.nullcontext() as terminal:

@@ -70,9 +70,8 @@ def _command(part: Part, folder: Path, time_scale: float) -> list[str]:
         f"{shlex.quote(sys.executable)} -m llmswap.fake_upstream --port ${{PORT}}",
         f"--persona llamacpp --model {part.model} --time-scale {time_scale:g}",
         f"--boot {part.load_s:g} --ttft {part.ttft_ms:g} --itl {part.itl_ms:g} --output-tokens lognormal:120",
-        # No release lag: until llmswap waits for measured GPU memory, a lag would make starts fail.
         f"--gpu-ready {part.gib:g} --gpu-ledger {shlex.quote(str(ledger_path(folder)))} --gpu-total {GPU_GIB:g}",
-        "--gpu-release-lag 0 --max-num-seqs 4",
+        "--max-num-seqs 4",
     ]
 
 
