@@ -43,7 +43,7 @@ def _running(context: Context, view: UpstreamView) -> dict[str, Any]:
     settings = context.loaded.settings.models.get(view.model)
     if settings is None:  # removed by a reload, still draining
         return entry | {"name": "", "description": ""}
-    launch = _at_its_port(settings.launch, context.gate.ready_url(view.model))
+    launch = _at_its_port(settings.launch, context.gate.shown_url(view.model))
     model = context.loaded.fleet.models[view.model]
     entry["cmd"] = context.logs.hide(redact_command(launch.cmd))
     entry["proxy"] = launch.proxy
@@ -69,9 +69,8 @@ async def status(request: web.Request) -> web.Response:
 
 def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any]:
     model = context.loaded.fleet.models.get(view.model)
-    ttl_left_s = None
-    if model is not None and model.idle_ttl_s is not None and view.idle_since_s is not None:
-        ttl_left_s = max(0.0, view.idle_since_s + model.idle_ttl_s - now_s)
+    idle_since_s = view.idle_since_s if view.rests_since_s is None else view.rests_since_s
+    sleep_after_s = model.sleep_after_s if model is not None and view.rests_since_s is None else None
     return {
         "model": view.model,
         "state": view.state,
@@ -82,9 +81,16 @@ def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any
         "oldest_wait_s": None if view.oldest_waiting_s is None else max(0.0, now_s - view.oldest_waiting_s),
         "failure": view.failure,
         "retry_in_s": None if view.retry_at_s is None else max(0.0, view.retry_at_s - now_s),
-        "ttl_left_s": ttl_left_s,
+        "ttl_left_s": _left_s(idle_since_s, None if model is None else model.idle_ttl_s, now_s),
         "stuck": view.stuck,
+        "sleeps": model is not None and model.sleeps,
+        "sleep_left_s": _left_s(idle_since_s, sleep_after_s, now_s),
+        "sleep_failure": view.sleep_failure,
     }
+
+
+def _left_s(since_s: float | None, limit_s: float | None, now_s: float) -> float | None:
+    return None if since_s is None or limit_s is None else max(0.0, since_s + limit_s - now_s)
 
 
 async def unload_all(request: web.Request) -> web.Response:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from llmswap.proxy import admin, health, inference, logs, models, pages, passthrough, queue
+from llmswap.proxy import admin, health, inference, logs, models, pages, passthrough, queue, sleep_orders
 from llmswap.proxy.access_log import ACCESS_LINES, AccessLines
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Dialect
@@ -83,6 +83,8 @@ _FIXED = (
     Route("GET", "/unload", Scope.ADMIN, admin.unload_all, acts=True),
     Route("POST", "/api/models/unload", Scope.ADMIN, admin.unload_all),
     Route("POST", "/api/models/unload/{model:.+}", Scope.ADMIN, admin.unload_one),
+    Route("POST", "/api/models/sleep/{model:.+}", Scope.ADMIN, sleep_orders.sleep),
+    Route("POST", "/api/models/wake/{model:.+}", Scope.ADMIN, sleep_orders.wake),
     Route("POST", "/api/inflight/{id}/cancel", Scope.ADMIN, admin.cancel),
     Route("GET", "/upstream", Scope.OPEN, pages.to_front),
     Route("*", "/upstream/{rest:.*}", Scope.ADMIN, passthrough.upstream, takes_body=True),

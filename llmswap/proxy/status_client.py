@@ -63,19 +63,31 @@ def columns(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:
-    note = model.get("failure") or ""
-    if model.get("retry_in_s"):
-        note += f" (next try in {model['retry_in_s']:.0f} s)"
-    elif model.get("ttl_left_s") is not None:
-        note = f"unloads in {model['ttl_left_s']:.0f} s"
     return (
         str(model["model"]),
         str(model["state"]),
         "-" if model["since_s"] is None else duration(model["since_s"]),
         str(model["in_flight"]),
         str(model["waiting"]),
-        note,
+        _note(model),
     )
+
+
+def _note(model: dict[str, Any]) -> str:
+    """Say what went wrong, and what comes next by itself."""
+    notes = []
+    failure, trouble = model.get("failure"), model.get("sleep_failure")
+    if failure:
+        retry = f" (next try in {model['retry_in_s']:.0f} s)" if model.get("retry_in_s") else ""
+        notes.append(f"{failure}{retry}")
+    ahead = [("sleeps", model.get("sleep_left_s")), ("unloads", model.get("ttl_left_s"))]
+    known = [(left_s, verb) for verb, left_s in ahead if left_s is not None]
+    if known:
+        left_s, verb = min(known)
+        notes.append(f"{verb} in {left_s:.0f} s")
+    if trouble and trouble != failure:
+        notes.append(f"could not sleep or wake: {trouble}")
+    return "; ".join(notes)
 
 
 def duration(seconds: float) -> str:

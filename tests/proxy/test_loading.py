@@ -1,6 +1,7 @@
 """The loading stream: decided after admission, readable by strict clients, over when the answer begins."""
 
 import asyncio
+import time
 from typing import Any
 
 import aiohttp
@@ -9,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from llmswap.config.load import loads
-from llmswap.core.events import UnloadRequested
+from llmswap.core.commands import Sleep, Wake
+from llmswap.core.events import LoadRequested, SleepRequested, UnloadRequested, UpstreamAsleep, UpstreamReady
 from llmswap.core.fleet import ModelId
 from llmswap.proxy import loading
 from tests.proxy.rig import Rig, model, rig_of, rig_on
@@ -278,3 +280,24 @@ async def test_an_upstream_is_not_invited_to_compress_what_continues_a_plain_str
         assert rig.upstream.last.headers["Accept-Encoding"] == "identity"
         await ask(http, rig)
         assert "gzip" in rig.upstream.last.headers["Accept-Encoding"]
+
+
+async def test_a_model_that_is_woken_is_said_to_be(http: aiohttp.ClientSession) -> None:
+    sleepy = 'models: {m: {cmd: "x ${PORT}", sendLoadingState: true, sleep: {preset: vllm-l1}}}\n'
+    async with rig_on(loads(sleepy)) as rig:
+        woken: list[Wake] = []
+
+        def asleep(order: Sleep) -> None:
+            rig.loop.post(UpstreamAsleep(order.model, order.generation))
+
+        rig.loop.performs({Sleep: asleep, Wake: woken.append})
+        rig.upstream.answer = sse
+        rig.loop.post(LoadRequested(ModelId("m")))
+        rig.loop.post(SleepRequested(ModelId("m"), time.monotonic() + 5))
+        asking = asyncio.create_task(ask(http, rig))
+        await until(lambda: woken, "the wake")
+        assert not rig.upstream.seen
+        rig.loop.post(UpstreamReady(woken[0].model, woken[0].generation))
+        said = banner(events((await asking)[1]))
+        assert said.startswith("llmswap: waking m\n")
+        assert "\nwaking " in said

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from llmswap.config.settings import Capabilities
+from tests.proxy.beds import beds
 from tests.proxy.front import Front, ask, front, loaded, model
 
 
@@ -95,3 +96,13 @@ async def test_one_model_can_be_asked_for_by_id_with_slashes_and_by_alias() -> N
         missing = await ask(served, "GET", "/v1/models/nope")
         assert missing.status == 404
         assert b"model_not_found" in missing.body
+
+
+async def test_a_model_that_sleeps_is_said_to() -> None:
+    async with beds() as made:
+        assert (await listed(made.served))["m1"]["status"] == {"value": "loaded"}
+        await made.order("sleep")
+        for path in ("m1", "m1-alias"):
+            answer = await ask(made.served, "GET", f"/v1/models/{path}")
+            assert orjson.loads(answer.body)["status"] == {"value": "sleeping"}
+        assert (await listed(made.served))["m1"]["status"] == {"value": "sleeping"}

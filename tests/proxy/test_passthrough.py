@@ -2,15 +2,19 @@
 
 import asyncio
 import re
+import time
 
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
 
+from llmswap.config.load import loads
 from llmswap.config.settings import AccessSettings
-from llmswap.core.commands import Start
+from llmswap.core.commands import Sleep, Start
+from llmswap.core.events import LoadRequested, SleepRequested
+from llmswap.core.fleet import ModelId
 from llmswap.proxy.bodies import BodyLimits
-from tests.proxy.rig import Rig, model, rig_of
+from tests.proxy.rig import Rig, model, rig_of, rig_on
 from tests.raw import request
 from tests.stack import until
 
@@ -246,6 +250,23 @@ async def test_an_ignored_websocket_starts_nothing_and_counts_for_nothing(
                 assert (await socket.receive()).type is WSMsgType.TEXT
             assert rig.idle
         assert not rig.context.in_flight.cancel(2)
+
+
+async def test_a_sleep_cuts_an_ignored_websocket_off_so_that_nothing_reaches_the_sleeper(
+    http: aiohttp.ClientSession,
+) -> None:
+    sleepy = 'models: {m: {cmd: "x ${PORT}", compat: {ignoreWebsockets: true}, sleep: {preset: vllm-l1}}}\n'
+    async with rig_on(loads(sleepy)) as rig:
+        ordered: list[Sleep] = []
+        rig.loop.performs({Sleep: ordered.append})
+        rig.upstream.answer = echo
+        rig.loop.post(LoadRequested(ModelId("m")))
+        async with http.ws_connect(rig.url + "/upstream/m/ws") as socket:
+            await socket.send_str("hello")
+            assert (await socket.receive()).data == "echo hello"
+            rig.loop.post(SleepRequested(ModelId("m"), time.monotonic() + 5))
+            assert ordered
+            assert (await socket.receive()).type in {WSMsgType.CLOSED, WSMsgType.CLOSE, WSMsgType.ERROR}
 
 
 async def test_a_post_cannot_pass_for_an_ignored_websocket() -> None:

@@ -20,3 +20,16 @@ def test_a_row_says_since_when_and_why() -> None:
     ]
     assert table[3].endswith("exited with code 1 (next try in 3 s)")
     assert table[4].startswith("draining")
+
+
+def test_a_row_says_what_comes_next_and_what_became_of_the_last_sleep() -> None:
+    sleepy = entry(sleep_left_s=30.0, ttl_left_s=90.0)
+    asleep = entry(state="asleep", ttl_left_s=60.0)
+    awake = entry(sleep_failure="POST /wake_up answered 500", ttl_left_s=90.0)
+    gone = entry(state="stopped", failure="asked twice", sleep_failure="asked twice")
+    table = status_table({"models": [sleepy, asleep, awake, gone]}).splitlines()
+    assert table[1].endswith("  sleeps in 30 s")
+    assert table[2].split()[1] == "asleep"
+    assert table[2].endswith("  unloads in 60 s")
+    assert table[3].endswith("  unloads in 90 s; could not sleep or wake: POST /wake_up answered 500")
+    assert table[4].endswith("  asked twice")
