@@ -122,6 +122,7 @@ class App:
             upstream=UpstreamClient(),
             metrics=self._metrics.render,
             reload=self.reload,
+            footprints=self.footprints.learned,
         )
 
     @property

@@ -14,11 +14,12 @@ from llmswap.config.settings import PORT_MACRO, Launch
 from llmswap.core.events import Generation, UnloadRequested
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot, UpstreamView
-from llmswap.core.states import HOLDING
+from llmswap.core.states import HOLDING, State
 from llmswap.core.upstreams import UNBORN
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.models import UNLOADED
+from llmswap.runtime.footprints import Seen
 from llmswap.runtime.redaction import redact_command
 
 STOP_MARGIN_S = 10.0  # beyond the grace: kill, sweep, reap
@@ -63,11 +64,12 @@ async def status(request: web.Request) -> web.Response:
     snapshot = context.loop.snapshot()
     now_s = time.monotonic()
     swaps = [{"target": swap.target, "waiting_for": list(swap.waiting_for)} for swap in snapshot.swaps]
-    models = [_status(context, view, now_s) for view in snapshot.upstreams.values()]
+    held = context.footprints()
+    models = [_status(context, view, now_s, held.get(view.model, {})) for view in snapshot.upstreams.values()]
     return as_json({"version": __version__, "draining": snapshot.draining, "models": models, "swaps": swaps})
 
 
-def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any]:
+def _status(context: Context, view: UpstreamView, now_s: float, held: Mapping[State, Seen]) -> dict[str, Any]:
     model = context.loaded.fleet.models.get(view.model)
     idle_since_s = view.idle_since_s if view.rests_since_s is None else view.rests_since_s
     sleep_after_s = model.sleep_after_s if model is not None and view.rests_since_s is None else None
@@ -86,11 +88,21 @@ def _status(context: Context, view: UpstreamView, now_s: float) -> dict[str, Any
         "sleeps": model is not None and model.sleeps,
         "sleep_left_s": _left_s(idle_since_s, sleep_after_s, now_s),
         "sleep_failure": view.sleep_failure,
+        "memory": {state.value: _memory(seen) for state, seen in held.items()},
     }
 
 
 def _left_s(since_s: float | None, limit_s: float | None, now_s: float) -> float | None:
     return None if since_s is None or limit_s is None else max(0.0, since_s + limit_s - now_s)
+
+
+def _memory(seen: Seen) -> dict[str, Any]:
+    return {
+        "gpu_bytes": None if seen.problem and not seen.by_gpu else sum(seen.by_gpu.values()),
+        "by_gpu": dict(seen.by_gpu),
+        "host_bytes": seen.host_bytes,
+        "problem": seen.problem or None,
+    }
 
 
 async def unload_all(request: web.Request) -> web.Response:

@@ -1,15 +1,17 @@
 """What every handler may reach: one value, kept in the aiohttp application."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from llmswap.config.settings import Loaded, ModelSettings
 from llmswap.core.fleet import ModelId
+from llmswap.core.states import State
 from llmswap.proxy.bodies import BodyLimits, HeldBodies
 from llmswap.proxy.inflight import InFlight
 from llmswap.proxy.upstream import UpstreamClient
+from llmswap.runtime.footprints import Seen
 from llmswap.runtime.gate import Gate
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
@@ -25,6 +27,7 @@ class Context:
         reload: Re-reads the config; raises ConfigError and changes nothing if it is bad.
         held_bodies: What JSON bodies take of the memory, all together.
         in_flight: The requests inside, so that one can be cancelled by its number.
+        footprints: Tells what each model was seen to hold in each state.
     """
 
     loaded: Loaded
@@ -37,6 +40,7 @@ class Context:
     limits: BodyLimits = field(default_factory=BodyLimits)
     held_bodies: HeldBodies = field(default_factory=HeldBodies)
     in_flight: InFlight = field(default_factory=InFlight)
+    footprints: Callable[[], Mapping[ModelId, Mapping[State, Seen]]] = dict
 
     def settings_of(self, model: ModelId) -> ModelSettings:
         """Give the HTTP-side settings of a model of the current fleet."""

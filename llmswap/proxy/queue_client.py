@@ -12,7 +12,7 @@ CALLERS_SHOWN = 3
 # What keeps somebody waiting, for now and looking back.
 _NOW = {
     "starting": "it is starting",
-    "stopping": "{whom} is being stopped",
+    "stopping": "{whom} is giving its memory back",
     "busy": "{whom} is serving",
     "held": "{whom} is kept for its callers{until}",
     "limit": "it serves as many as it may",
@@ -24,7 +24,7 @@ _NOW = {
 }
 _THEN = {
     "starting": "was starting already",
-    "stopping": "waited for {whom} to be stopped",
+    "stopping": "waited for the memory of {whom}",
     "busy": "waited for {whom} to finish",
     "held": "waited for {whom}, kept for its callers",
     "limit": "served as many as it may",
@@ -34,7 +34,14 @@ _THEN = {
     "backoff": "had failed to start",
     "stuck": "waited for {whom}, which cannot be stopped",
 }
-_STOPPED = {"ttl": "idle for its ttl", "order": "on order", "config": "its config changed"}
+_STOPPED = {
+    "ttl": "idle for its ttl",
+    "order": "on order",
+    "config": "its config changed",
+    "sleepers": "no more may sleep at once",
+    "failure": "it could not be put to sleep, or woken",
+}
+_SLEPT = {"ttl": "idle for its sleepAfter", "order": "on order"}
 
 
 def fetch_queue(url: str, api_key: str | None) -> dict[str, Any]:
@@ -90,6 +97,8 @@ def decision_words(decision: dict[str, Any]) -> str:
     match decision["verb"]:
         case "stop":
             return f"{model} was stopped: {_STOPPED.get(decision['rule'], decision['rule'])}"
+        case "sleep":
+            return f"{model} was put to sleep: {_SLEPT.get(decision['rule'], decision['rule'])}"
         case "hold":
             held = "" if decision["until_s"] is None else f" for {decision['until_s']:.1f} s at most"
             return f"{model} was kept for its callers{held}, although {decision['wanted_by']} wants its place: {waited}"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 TIMEOUT_S = 5.0
-COLUMNS = ("MODEL", "STATE", "FOR", "IN FLIGHT", "WAITING", "NOTE")
+_GIB = 1 << 30
+COLUMNS = ("MODEL", "STATE", "FOR", "IN FLIGHT", "WAITING", "GPU MEMORY", "NOTE")
 
 
 class StatusError(Exception):
@@ -69,8 +70,15 @@ def _row(model: dict[str, Any]) -> tuple[str, ...]:
         "-" if model["since_s"] is None else duration(model["since_s"]),
         str(model["in_flight"]),
         str(model["waiting"]),
+        _gpu_memory(model),
         _note(model),
     )
+
+
+def _gpu_memory(model: dict[str, Any]) -> str:
+    """Write down what it holds in the state that it is in, if that was seen."""
+    seen = model.get("memory", {}).get(model["state"], {}).get("gpu_bytes")
+    return "-" if seen is None else f"{seen / _GIB:.1f} GiB"
 
 
 def _note(model: dict[str, Any]) -> str:

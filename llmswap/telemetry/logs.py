@@ -2,21 +2,27 @@
 
 import logging
 
-from llmswap.core.commands import Start, Stop, StopCause
+from llmswap.core.commands import Sleep, SleepCause, Start, Stop, StopCause, Wake
 from llmswap.core.events import (
     DrainRequested,
     FleetReloaded,
     Generation,
+    SleepFailed,
     StartFailed,
     StopFailed,
+    UpstreamAsleep,
     UpstreamExited,
     UpstreamReady,
     UpstreamStopped,
+    WakeFailed,
 )
 from llmswap.core.fleet import ModelId
 from llmswap.core.step import Step
 
 log = logging.getLogger(__name__)
+
+_GIB = 1 << 30
+_FAILED = {StartFailed: "start", SleepFailed: "sleep", WakeFailed: "wake"}
 
 
 class StepLog:
@@ -29,23 +35,21 @@ class StepLog:
         """Log the step's event, then its commands."""
         self._log_event(step)
         for command in step.commands:
-            if isinstance(command, Start):
+            if isinstance(command, Start | Wake | Sleep | Stop):
                 self._began_s[command.model, command.generation] = step.at_s
-                evicted = f", after evicting {', '.join(command.evicted)}" if command.evicted else ""
-                log.info("%s: starting (generation %d%s)", command.model, command.generation, evicted)
-            elif isinstance(command, Stop):
-                self._began_s[command.model, command.generation] = step.at_s
-                why = f"to make room for {command.evicted_for}" if command.cause is StopCause.EVICT else command.cause
-                log.info("%s: stopping (%s)%s", command.model, why, ", by force" if command.force else "")
+                _log_command(command)
 
     def _log_event(self, step: Step) -> None:
         match step.event:
             case UpstreamReady(model=model, generation=generation):
                 log.info("%s: ready after %.2f s", model, self._took_s(step.at_s, model, generation))
-            case StartFailed(model=model, generation=generation, reason=reason):
-                log.warning(
-                    "%s: start failed after %.2f s: %s", model, self._took_s(step.at_s, model, generation), reason
-                )
+            case UpstreamAsleep(model=model, generation=generation, host_bytes=kept):
+                rest = "" if kept is None else f", keeps {kept / _GIB:.1f} GiB of host memory"
+                log.info("%s: asleep after %.2f s%s", model, self._took_s(step.at_s, model, generation), rest)
+            case StartFailed() | SleepFailed() | WakeFailed() as failed:
+                took_s = self._took_s(step.at_s, failed.model, failed.generation)
+                what = _FAILED[type(failed)]
+                log.warning("%s: %s failed after %.2f s: %s", failed.model, what, took_s, failed.reason)
             case UpstreamExited(model=model, reason=reason):
                 log.warning("%s: exited by itself: %s", model, reason)
             case UpstreamStopped(model=model, generation=generation):
@@ -59,3 +63,24 @@ class StepLog:
 
     def _took_s(self, at_s: float, model: ModelId, generation: Generation) -> float:
         return at_s - self._began_s.pop((model, generation), at_s)
+
+
+def _log_command(command: Start | Wake | Sleep | Stop) -> None:
+    match command:
+        case Start():
+            log.info("%s: starting (generation %d%s)", command.model, command.generation, _evicting(command))
+        case Wake():
+            log.info("%s: waking (generation %d%s)", command.model, command.generation, _evicting(command))
+        case Sleep():
+            log.info("%s: falling asleep (%s)", command.model, _why(command))
+        case Stop():
+            log.info("%s: stopping (%s)%s", command.model, _why(command), ", by force" if command.force else "")
+
+
+def _evicting(command: Start | Wake) -> str:
+    return f", after evicting {', '.join(command.evicted)}" if command.evicted else ""
+
+
+def _why(command: Sleep | Stop) -> str:
+    evicted = command.cause in (StopCause.EVICT, SleepCause.EVICT)
+    return f"to make room for {command.evicted_for}" if evicted else command.cause

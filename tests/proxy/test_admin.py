@@ -9,11 +9,12 @@ import psutil
 import pytest
 
 from llmswap.config.settings import AccessSettings, Launch
-from llmswap.core.events import DrainRequested, RequestId, StopFailed
+from llmswap.core.events import DrainRequested, Generation, RequestId, StopFailed
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot, UpstreamView
 from llmswap.core.states import State
 from llmswap.proxy import admin, health
+from llmswap.runtime.footprints import Seen
 from tests.proxy.front import KEY, Front, ask, front, loaded, model
 from tests.stack import until
 
@@ -69,6 +70,24 @@ async def test_status_tells_states_waits_and_times() -> None:
         assert one["ttl_left_s"] is None
         assert (two["state"], two["failure"], two["retry_in_s"]) == ("stopped", None, None)
         assert two["since_s"] is None  # it never ran
+
+
+async def test_status_tells_what_memory_models_were_seen_to_hold() -> None:
+    async with front(loaded(model("m1"), model("m2"), model("m3"))) as served:
+        one, two = Generation(1), Generation(2)
+        served.context.footprints = lambda: {
+            ModelId("m1"): {
+                State.READY: Seen(one, {"GPU-1": 5, "GPU-2": 6}, host_bytes=7),
+                State.ASLEEP: Seen(one, {"GPU-1": 1}, host_bytes=9),
+            },
+            ModelId("m2"): {State.READY: Seen(two, problem="no NVIDIA driver")},
+        }
+        first, second, third = (await got(served, "/api/status"))["models"]
+        ready = {"gpu_bytes": 11, "by_gpu": {"GPU-1": 5, "GPU-2": 6}, "host_bytes": 7, "problem": None}
+        asleep = {"gpu_bytes": 1, "by_gpu": {"GPU-1": 1}, "host_bytes": 9, "problem": None}
+        unseen = {"gpu_bytes": None, "by_gpu": {}, "host_bytes": None, "problem": "no NVIDIA driver"}
+        assert first["memory"] == {"ready": ready, "asleep": asleep}
+        assert (second["memory"], third["memory"]) == ({"ready": unseen}, {})
 
 
 async def test_status_tells_how_long_an_idle_model_stays() -> None:

@@ -166,6 +166,7 @@ def test_a_decision_is_a_sentence() -> None:
     load = SWAP | {"evicted": [], "alternatives": [], "waiting": 0, "rule": "order"}
     assert decision_words(load) == "big was started: rule order"
     assert decision_words(SWAP | {"verb": "stop", "rule": "ttl"}) == "big was stopped: idle for its ttl"
+    assert decision_words(SWAP | {"verb": "sleep", "rule": "ttl"}) == "big was put to sleep: idle for its sleepAfter"
     held = decision_words(SWAP | {"verb": "hold", "rule": None, "wanted_by": "coder", "until_s": 9.5})
     assert held == "big was kept for its callers for 9.5 s at most, although coder wants its place: 3 waited 41.2 s"
 
@@ -190,5 +191,5 @@ def test_everything_together_and_nothing_at_all() -> None:
 
 def test_there_are_words_for_every_reason_and_rule() -> None:
     assert set(queue_client._NOW) == set(queue_client._THEN) == set(Why)
-    assert set(queue_client._STOPPED) <= set(Rule)
-    assert set(Verb) == {"swap", "hold", "stop"}  # as `decision_words` tells them
+    assert set(queue_client._STOPPED) | set(queue_client._SLEPT) <= set(Rule)
+    assert set(Verb) == {"swap", "hold", "stop", "sleep"}  # as `decision_words` tells them
