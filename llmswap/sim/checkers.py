@@ -1,8 +1,8 @@
 """The invariants I1..I19 of a scheduler, checked on every simulated step against the world's truth.
 
 I14 (a stop terminates) is the world's promise; what is left of it for the scheduler is that a stuck upstream keeps its
-memory, which I3 and I16 check. I15 (asleep only if each step of the sleep succeeded) is I19's, too: the fold takes nobody
-for asleep without an UpstreamAsleep.
+memory, which I3 and I16 check. I15 (asleep only if each step of the sleep succeeded) is I19's, too: the fold takes
+nobody for asleep without an UpstreamAsleep.
 I18 (wall-clock jumps change nothing) holds by construction, since only `now_s` reaches the core; a test moves it.
 """
 

@@ -121,7 +121,7 @@ def _draw_model(rng: Random, model: ModelId) -> Model:
         idle_ttl_s=rng.choice((None, 0.5, 5.0, 60.0)),
         priority=rng.choice((0, 0, 0, 1, 5)),
         queue_timeout_s=rng.choice((0.5, 10.0, 600.0, 600.0)),
-        sleeps=rng.random() < 0.5,
+        sleeps=rng.random() < 0.7,
         sleep_after_s=rng.choice((None, 0.5, 20.0)),
         substitutes=tuple(ModelId(f"m{rng.randint(0, 7)}") for _ in range(rng.choice((0, 1, 2)))),
     )

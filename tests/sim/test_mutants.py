@@ -163,7 +163,7 @@ class LosesWhoWaitsForAWake(Scheduler):
         (StrandsWaitersOnACrash, {"I10"}),
         (ActsOnStaleGenerations, {"I12", "assertion"}),
         (DispatchesToTheSleeping, {"I5"}),
-        (TakesHalfASleepForSleep, {"I15", "I19"}),
+        (TakesHalfASleepForSleep, {"I15", "I16", "I19"}),
         (StartsBeforeTheSleeperIsAsleep, {"I3", "I16"}),
         (LosesWhoWaitsForAWake, {"I10"}),
     ],

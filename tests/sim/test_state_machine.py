@@ -43,6 +43,7 @@ class Process:
     model: ModelId
     generation: ev.Generation
     state: str = "starting"
+    memory_free: bool = False
 
 
 class SchedulerMachine(RuleBasedStateMachine):
@@ -63,7 +64,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         due_s = self.scheduler.next_deadline_s()
         step = Step(self.now_s, event, self.scheduler.handle(self.now_s, event))
         alive = {process.model: process.generation for process in self.processes.values()}
-        asleep = {process.model for process in self.processes.values() if process.state == "asleep"}
+        asleep = {process.model for process in self.processes.values() if process.memory_free}
         truth = Truth(alive, {model: life for model, life in alive.items() if model not in asleep})
         self.checkers.check(step, self.scheduler.snapshot(), truth, due_s)
         for command in step.commands:
@@ -80,7 +81,7 @@ class SchedulerMachine(RuleBasedStateMachine):
                 case Sleep(model):
                     self.processes[model].state = "dozing"
                 case Wake(model):
-                    self.processes[model].state = "waking"
+                    self.processes[model].state, self.processes[model].memory_free = "waking", False
 
     def outcome(self, event):
         self.past.append(event)
@@ -130,7 +131,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(index=st.integers(0, 3), fails=st.booleans(), lasting=st.booleans())
     def fall_asleep(self, index, fails, lasting):
         if process := self.some("dozing", index):
-            process.state = "half asleep" if fails else "asleep"
+            process.state, process.memory_free = "half asleep" if fails else "asleep", not fails
             failed = ev.SleepFailed(process.model, process.generation, "no", lasting)
             self.outcome(failed if fails else ev.UpstreamAsleep(process.model, process.generation, 4))
 
@@ -196,9 +197,11 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.get_ready(0)
             self.fall_asleep(0, fails=False, lasting=False)
             self.wake_up(0, fails=False)
-        self.wait(700)
-        for _ in range(10):
-            self.stop(0)
+        for _ in range(3):  # idle: asleep; asleep: stopped
+            self.wait(700)
+            for _ in range(10):
+                self.fall_asleep(0, fails=False, lasting=False)
+                self.stop(0)
         self.wait(700)
         self.checkers.check_quiet(self.scheduler.snapshot())
 

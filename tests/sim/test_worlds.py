@@ -28,7 +28,7 @@ def test_random_worlds_keep_every_invariant_under_fair(first):
 
 
 def test_the_worlds_are_varied_enough_to_mean_something():
-    seen = run_worlds(range(200)).counts
+    seen = run_worlds(range(600)).counts
     kinds = [f"Reject {reason}" for reason in RejectReason]
     kinds += [f"Start {cause}" for cause in StartCause] + [f"Stop {cause}" for cause in StopCause]
     kinds += ["StartFailed", "UpstreamExited", "StopFailed", "RequestCancelled", "FleetReloaded", "DrainRequested"]
