@@ -113,7 +113,8 @@ class Decisions:
 
     def serves_now(self, up: Upstream) -> bool:
         """Whether a request that came now would not have to wait."""
-        return up.in_flight < up.model.concurrency_limit and not up.line and self.verdict(up) is Verdict.SERVE
+        free = up.state is State.READY and up.in_flight < up.model.concurrency_limit and not up.line
+        return free and self.verdict(up) is Verdict.SERVE
 
     def _is_free(self, up: Upstream, evict: Sequence[Upstream]) -> bool:
         """Whether nobody in the way is busy, or part of another swap."""
@@ -191,7 +192,9 @@ class Decisions:
         They go to a substitute that is up and has a place for them, at once, so that nobody can have it evicted first.
         Otherwise who may not swap is refused, and who would rather not waits like the others.
         """
-        if not up.line.choosy or self._is_coming(up) or self.verdict(up) is Verdict.SERVE:
+        if not up.line.choosy or self._is_coming(up):
+            return
+        if up.state is State.READY and self.verdict(up) is Verdict.SERVE:  # a verdict on others notes whom it holds
             return
         books = self._books
         for request, swap_class in tuple(up.line.choosy.items()):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llmswap.core import events as ev
+from llmswap.core.explanation import Verb
 from llmswap.core.fleet import ModelId, Scheduling
 from tests.core.story import Story, arrive, cancel, done, exited, fleet, model, ready, reload, stopped, together
 
@@ -122,3 +123,13 @@ def test_a_substitute_that_lives_beside_the_model_serves_too(use):
     story = tell(use, big(), model("small"), groups=together("big", "small"))
     story.all_at(0, arrive(1, "small"), ready("small", 1), done(1))
     assert story.at(1, ask(2, "big", WARM)) == ["dispatch 2 small#1"]
+
+
+def test_who_causes_no_swap_leaves_no_note_that_somebody_was_kept_from_it():
+    story = tell(Scheduling.FAIR, big(), model("mid"), model("small"))
+    story.at(0, arrive(1, "small"))
+    story.all_at(30, ready("small", 1), done(1))
+    assert story.at(31, ask(2, "big", WARM)) == ["dispatch 2 small#1"]
+    story.at(32, done(2))
+    assert story.at(33, ask(3, "mid", NEVER)) == ["reject 3 would_swap"]
+    assert [decision.verb for decision in story.scheduler.decisions()] == [Verb.SWAP]
