@@ -102,6 +102,11 @@ class Footprint:
         """What it held when last measured; 0 if it never could be."""
         return self._held.total_bytes or 0
 
+    @property
+    def unknown(self) -> str:
+        """Why nobody can tell what it holds; empty if it was measured."""
+        return self._held.reason if self._held.total_bytes is None else ""
+
     async def measure(self, members: Iterable[Proc]) -> None:
         """Take note of what its living members hold. What cannot be measured now stays as it was seen last."""
         pids = frozenset(proc.pid for proc in members)
@@ -110,6 +115,12 @@ class Footprint:
         held = await self._watch.held(pids)
         if held.total_bytes is not None or self._held.total_bytes is None:
             self._pids, self._held = pids, held
+
+    async def renew(self) -> bool:
+        """Measure anew those who were measured last, which spares looking for them. False if nobody ever was."""
+        if self._pids:
+            self._held = await self._watch.held(self._pids)
+        return bool(self._pids)
 
     async def freed(self, most_left_bytes: int, cap_s: float) -> Freed:
         """Wait until no more than so much of what was measured last is held, at most for `cap_s`."""

@@ -14,7 +14,7 @@ import orjson
 
 from llmswap.config.settings import Launch, MemorySettings, Sleeping, SleepQuery, SleepStep
 from llmswap.runtime.control import Answer, Control, NoAnswer
-from llmswap.runtime.freeing import Footprint
+from llmswap.runtime.freeing import Footprint, Freed
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,8 @@ AWAKE_TIMEOUT_S = 30.0
 WARMUP_TIMEOUT_S = 60.0
 # How often what a life holds is looked at, and a sleeper asked whether all is well; and how often in a row not.
 VIGIL_S = 30.0
+# So long after a change: whoever waited for it goes first.
+FIRST_LOOK_S = 0.5
 DOUBTS = 2
 _POLL_S = 0.05
 # Contexts, graphs and allocators stay on the device, however small the model: the least that an engine may keep.
@@ -94,7 +96,8 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
-        await self._measure()
+        if not await self._footprint.renew():
+            await self._measure()
         await self._walk("sleep", self._how.sleep)
         await self._confirm(asleep=True)
         if self._how.verify_memory:
@@ -111,8 +114,8 @@ class Sleeper:
         if lack is not None:
             raise SagaFailed(f"too little host memory for a wake: {lack}")
         await self._walk("wake", self._how.wake)
-        await self._confirm(asleep=False)
-        if self._how.awake_check and self._check_path is not None:
+        told = await self._confirm(asleep=False)
+        if self._how.awake_check and self._check_path is not None and not told:
             await self._until_ready(self._check_path)
         if self._how.warmup:
             await self._warm_up()
@@ -152,17 +155,18 @@ class Sleeper:
             if not answer.good:
                 raise SagaFailed(f"{name} answered {answer.status}: {call}: {_shown(answer)}")
 
-    async def _confirm(self, *, asleep: bool) -> None:
-        """Ask whether it sleeps, until it says what it should say."""
+    async def _confirm(self, *, asleep: bool) -> bool:
+        """Ask whether it sleeps, until it says what it should say. False if it cannot be asked."""
         query, deadline_s = self._how.query, time.monotonic() + SETTLE_S
         while query is not None:
             says = await self._says(query)
             if says is None or says is asleep:
-                return
+                return says is not None
             if time.monotonic() >= deadline_s:
                 still = "awake" if asleep else "asleep"
                 raise SagaFailed(f"every step succeeded, but it is still {still}: GET {query.endpoint} says so")
             await asyncio.sleep(_POLL_S)
+        return False
 
     async def _says(self, query: SleepQuery) -> bool | None:
         """Give its state as it says; None if this version of the engine cannot be asked."""
@@ -182,7 +186,9 @@ class Sleeper:
         allowed = self._how.residual_bytes
         if allowed is None:
             allowed = max(int(before * _RESIDUE_SHARE), min(RESIDUE_BYTES, before // 2))
-        freed = await self._footprint.freed(allowed, self._memory().cap_s)
+        # What was not measured before is not waited for: a watch in the dark gives it time, as is right after a stop.
+        unknown = self._footprint.unknown
+        freed = Freed(None, None, unknown) if unknown else await self._footprint.freed(allowed, self._memory().cap_s)
         if freed.ok is None:
             self._note(f"cannot tell whether its device memory is free: {freed.reason}")
             return
@@ -251,6 +257,7 @@ async def stand_by(measure: Callable[[], Awaitable[None]], sleeper: Sleeper | No
         Why a sleeper has to go: its engine died while its HTTP server lives on, say.
     """
     doubts = 0
+    await asyncio.sleep(FIRST_LOOK_S)
     while True:
         await measure()
         await asyncio.sleep(VIGIL_S)
