@@ -60,6 +60,7 @@ class Footprints:
 
     async def run(self) -> None:
         """Look for ever."""
+        await self._watch.held(())  # a driver may take seconds to wake up: not when the first swap waits for it
         while True:
             self._due.clear()
             await self.look()

@@ -128,9 +128,11 @@ async def test_models_that_left_the_fleet_are_forgotten(stage) -> None:
 
 async def test_looks_as_soon_as_somebody_is_settled(stage) -> None:
     running = asyncio.create_task(stage.footprints.run())
-    await asyncio.sleep(0)  # it has looked at nobody
+    await until(lambda: stage.watch.asked == [set()], "the driver is awake")
     stage.put(A, State.ASLEEP)
     stage.footprints(Step(0.0, UpstreamAsleep(A, Generation(1)), ()))
     await until(lambda: A in stage.footprints.learned(), "the look", within_s=5)
+    await asyncio.sleep(0.05)
+    assert len(stage.watch.asked) == 2  # and then it rests
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -118,6 +118,11 @@ def test_opening_backs_off_and_comes_back() -> None:
     clock.now_s += RETRY_MOST_S
     assert len(read_all().gpus) == 1
     assert nvml.opened == 1
+    nvml.fails["nvmlDeviceGetCount"] = GPU_IS_LOST
+    assert read_all().gpus == ()
+    nvml.fails.clear()
+    clock.now_s += RETRY_S  # the next time it begins anew
+    assert len(read_all().gpus) == 1
 
 
 def test_a_driver_reset_is_closed_before_it_is_opened_anew() -> None:

@@ -1,0 +1,140 @@
+"""Fault rows of device memory in the whole program: real processes, their ledger, and a driver that may be ill."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from llmswap.fake_upstream.gpus import read
+from llmswap.fake_upstream.ledger import Holder, Ledger
+from tests.dialogue import ask
+from tests.stack import Program, Stack, fake, until
+
+ROOT = Path(__file__).parents[2]
+TOTAL_GIB = 10.0
+
+
+class Box:
+    """A llmswap on one simulated GPU that has room for one of its models."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.stack = stack
+        self.ledger, self.fault = folder / "gpu.json", folder / "fault"
+        stack.environ |= {
+            "PYTHONPATH": f"{ROOT / 'tests' / 'nvml_stub'}:{ROOT}",
+            "NVML_STUB_LEDGER": str(self.ledger),
+            "NVML_STUB_FAULT": str(self.fault),
+        }
+        Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
+
+    def ail(self, fault: str) -> None:
+        new = self.fault.with_suffix(".new")
+        new.write_text(fault)
+        new.replace(self.fault)
+
+    def start(self, lag_s: float = 0.3, gib: float = 8.0, a: tuple[str, ...] = (), **config) -> Program:
+        options = {
+            "gpu_ledger": self.ledger,
+            "gpu_total": TOTAL_GIB,
+            "gpu_ready": gib,
+            "gpu_release_lag": lag_s,
+            "boot": 0.05,
+        }
+        models = {name: {"cmd": fake(name, **options, fail=list(a) if name == "a" else [])} for name in "ab"}
+        return self.stack.start({"models": models, **config})
+
+
+@pytest.fixture
+def box(stack, tmp_path):
+    return Box(stack, tmp_path)
+
+
+async def serves(http: aiohttp.ClientSession, program: Program, model: str) -> None:
+    status, answer = await ask(http, program, model, max_tokens=1)
+    assert status == 200, f"{answer}\n{program.log_text()}"
+
+
+async def test_the_next_model_starts_only_when_the_memory_of_the_last_is_really_free(box, http):
+    program = box.start()
+    for model in "aba":
+        await serves(http, program, model)
+    machine = read(box.ledger)
+    assert machine.refused == 0, machine.refusals
+    assert machine.gpus[0].peak_bytes <= machine.gpus[0].total_bytes
+
+
+async def test_F016_without_a_driver_to_ask_a_start_that_finds_no_room_says_so(box, http):
+    box.ail("missing")
+    program = box.start(lag_s=3.0)
+    await serves(http, program, "a")
+    status, answer = await ask(http, program, "b", max_tokens=1)
+    assert status in {502, 503}
+    assert "is less than desired" in str(answer)
+    assert read(box.ledger).refused == 1
+
+
+@pytest.mark.parametrize(("fault", "within_s"), [("missing", 3.0), ("lost", 5.0), ("hidden", 5.0), ("hang", 10.0)])
+async def test_F118_a_driver_that_cannot_be_asked_costs_a_swap_little_and_nothing_else(box, http, fault, within_s):
+    program = box.start(lag_s=0.1, gib=1.0)
+    if fault == "missing":
+        box.ail(fault)
+    await serves(http, program, "a")
+    box.ail(fault)
+    swap = asyncio.create_task(serves(http, program, "b"))
+    began_s, slowest_s = time.monotonic(), 0.0
+    while not swap.done():
+        asked_s = time.monotonic()
+        async with http.get(program.url + "/running") as answer:
+            assert answer.status == 200
+        slowest_s = max(slowest_s, time.monotonic() - asked_s)
+        await asyncio.sleep(0.01)
+    await swap
+    assert time.monotonic() - began_s < within_s
+    assert slowest_s < 1.0
+    if fault == "hang":
+        box.ail("")
+        await serves(http, program, "a")
+
+
+async def test_F118_a_driver_that_hangs_does_not_keep_the_program_from_ending(box, http):
+    program = box.start(gib=1.0)
+    box.ail("hang")
+    await serves(http, program, "a")
+    program.terminate()
+    assert await program.exited(within_s=8.0) == 0
+
+
+async def test_F119_memory_that_is_not_free_after_a_stop_refuses_who_needs_it_until_it_is(box, http):
+    program = box.start(a=("memory_stuck:2.5",), gpuMemory={"timeout": 1})
+    await serves(http, program, "a")
+    status, answer = await ask(http, program, "b", max_tokens=1)
+    assert status == 503
+    assert "8.0 GiB of GPU 0 held by nobody who can be seen" in str(answer)
+    assert read(box.ledger).refused == 0  # never a blind start
+
+    async def freed() -> bool:
+        return "a" not in await program.running()
+
+    await until(freed, "the memory of a is free", 10)
+    await serves(http, program, "b")
+    assert read(box.ledger).refused == 0
+
+
+async def test_F119_start_anyway_starts_and_says_so(box, http):
+    program = box.start(gib=4.0, a=("memory_stuck:20",), gpuMemory={"timeout": 1, "onTimeout": "start-anyway"})
+    await serves(http, program, "a")
+    await serves(http, program, "b")
+    assert "going on as configured" in program.log_text()
+
+
+async def test_F120_another_program_that_takes_the_memory_is_not_waited_for(box, http):
+    program = box.start(gib=4.0)
+    await serves(http, program, "a")
+    foreign = Ledger(box.ledger, TOTAL_GIB, 0.0, Holder("a game"))
+    began_s = time.monotonic()
+    swap = asyncio.create_task(serves(http, program, "b"))
+    await until(lambda: foreign.hold(5.5) is None, "the game has its memory")
+    await swap
+    assert time.monotonic() - began_s < 10  # the cap on waiting is 30

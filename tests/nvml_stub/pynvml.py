@@ -1,0 +1,51 @@
+"""Stands in for NVIDIA's binding in a real llmswap: put this folder first on PYTHONPATH, and the repository next.
+
+What the driver knows is the ledger of the simulated engines (NVML_STUB_LEDGER); what ails it, a word in a file
+(NVML_STUB_FAULT), read at each call: `hang`, `lost`, `missing`, or `hidden` (processes have the pids of another world).
+"""
+
+import os
+import time
+from pathlib import Path
+
+from llmswap.fake_upstream.gpus import GIB, read
+from tests.runtime.fake_nvml import GPU_IS_LOST, LIBRARY_NOT_FOUND, Card, FakeNvml, NVMLError
+
+RESERVED_BYTES = GIB // 2  # the driver's own, which this version counts as used
+ELSEWHERE = 1 << 22  # above every pid of this machine
+_AILMENTS = {"lost": GPU_IS_LOST, "missing": LIBRARY_NOT_FOUND}
+_LEDGER, _FAULT = Path(os.environ["NVML_STUB_LEDGER"]), Path(os.environ["NVML_STUB_FAULT"])
+
+
+def _fault() -> str:
+    return _FAULT.read_text().strip() if _FAULT.exists() else ""
+
+
+class _Machine(FakeNvml):
+    def _enter(self, name: str, card: Card | None = None) -> None:
+        while _fault() == "hang":
+            time.sleep(0.02)
+        if code := _AILMENTS.get(_fault()):
+            raise NVMLError(code)
+        super()._enter(name, card)
+
+    def nvmlDeviceGetCount(self):
+        shift = ELSEWHERE if _fault() == "hidden" else 0
+        self.cards = [
+            Card(
+                f"GPU-{gpu.index}",
+                gpu.total_bytes + RESERVED_BYTES,
+                gpu.used_bytes + RESERVED_BYTES,
+                {pid + shift: used for pid, used in gpu.by_pid.items()},
+            )
+            for gpu in read(_LEDGER).gpus
+        ]
+        self.called.clear()
+        return super().nvmlDeviceGetCount()
+
+
+_machine = _Machine()
+
+
+def __getattr__(name: str):
+    return getattr(_machine, name)
