@@ -10,7 +10,7 @@ from random import Random
 from statistics import median
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Command, Dispatch, Reject, Start, Stop
+from llmswap.core.commands import Command, Dispatch, Reject, Sleep, Start, Stop, Wake
 from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.step import Step
 from llmswap.journal.codec import Header
@@ -23,7 +23,7 @@ from llmswap.sim.whatif.workload import Costs, Workload
 from llmswap.sim.workload import Order
 
 # Where a recording says nothing at all about how long something takes.
-LOAD_S, STOP_S, SERVICE_S = 30.0, 1.0, 5.0
+LOAD_S, STOP_S, SLEEP_S, WAKE_S, SERVICE_S = 30.0, 1.0, 1.0, 3.0, 5.0
 PROGRESS_RECORDS = 10_000
 END_S = 0.5  # who leaves this shortly before the end was cut off by it, as a demo's clients are
 
@@ -68,6 +68,8 @@ class Recorded:
     requests: tuple[Past, ...]
     loads: Times
     stops: Times
+    sleeps: Times
+    wakes: Times
     orders: tuple[Order, ...]
     score: Score
     timeline: Timeline
@@ -79,8 +81,14 @@ class Recorded:
         services_s, patience_s = self._services(rng), patience(self.requests, self.duration_s, rng)
         traits = {past: Traits(services_s[past], patience_s[past]) for past in self.requests}
         load_s, stop_s = (_typical(self.loads, LOAD_S),), (_typical(self.stops, STOP_S),)
+        sleep_s, wake_s = (_typical(self.sleeps, SLEEP_S),), (_typical(self.wakes, WAKE_S),)
         costs = {
-            model: Costs(Shuffled(self.loads.get(model, load_s)), Shuffled(self.stops.get(model, stop_s)))
+            model: Costs(
+                Shuffled(self.loads.get(model, load_s)),
+                Shuffled(self.stops.get(model, stop_s)),
+                Shuffled(self.sleeps.get(model, sleep_s)),
+                Shuffled(self.wakes.get(model, wake_s)),
+            )
             for model in self.fleet.models
         }
         acted = callers(lanes(self.requests), self.duration_s, traits.__getitem__)
@@ -153,6 +161,9 @@ class _Stretch:
         self._since_s: dict[ModelId, float] = {}  # models that are being started or stopped
         self._loads: dict[ModelId, list[float]] = {}
         self._stops: dict[ModelId, list[float]] = {}
+        self._sleeps: dict[ModelId, list[float]] = {}
+        self._wakes: dict[ModelId, list[float]] = {}
+        self._woken: set[ModelId] = set()
         self._orders: list[Order] = []
         self._seen_down: set[ModelId] = set()
         self._already_up: dict[ModelId, None] = {}
@@ -193,11 +204,15 @@ class _Stretch:
     def _take_outcome(self, event: ev.Event) -> None:
         match event:
             case ev.UpstreamReady(model):
-                self._took(model, self._loads)
+                self._took(model, self._wakes if model in self._woken else self._loads)
+                self._woken.discard(model)
             case ev.UpstreamStopped(model):
                 self._took(model, self._stops)
-            case ev.StartFailed(model) | ev.UpstreamExited(model):
+            case ev.UpstreamAsleep(model):
+                self._took(model, self._sleeps)
+            case ev.StartFailed(model) | ev.UpstreamExited(model) | ev.SleepFailed(model) | ev.WakeFailed(model):
                 self._crashes += 1
+                self._woken.discard(model)
                 self._since_s.pop(model, None)
 
     def _took(self, model: ModelId, times: dict[ModelId, list[float]]) -> None:
@@ -218,7 +233,10 @@ class _Stretch:
             case Start(model):
                 self._seen_down.add(model)
                 self._since_s[model] = self._now_s
-            case Stop(model):
+            case Stop(model) | Sleep(model):
+                self._since_s[model] = self._now_s
+            case Wake(model):
+                self._woken.add(model)
                 self._since_s[model] = self._now_s
 
     def recorded(self, name: str, notes: Sequence[str]) -> Recorded:
@@ -238,6 +256,8 @@ class _Stretch:
             requests=tuple(past for past in self.requests.values() if past.model in known),
             loads=self._loads,
             stops=self._stops,
+            sleeps=self._sleeps,
+            wakes=self._wakes,
             orders=tuple(order for order in self._orders if _models_of(order.event) <= known.keys()),
             score=scorer.score(end_s),
             timeline=camera.timeline(end_s),

@@ -95,7 +95,7 @@ def loads(text: str, file: str) -> Scenario:
     name = Path(file).stem
     models = {ModelId(id_): _model(ModelId(id_), section) for id_, section in scenario.models.items()}
     fleet = Fleet(models, {str(model): model for model in models}, _groups(scenario))
-    costs = {ModelId(id_): Costs(Between(*each.load), Between(*each.stop)) for id_, each in scenario.models.items()}
+    costs = {ModelId(id_): _costs(each) for id_, each in scenario.models.items()}
     callers = [
         Caller(who, partial(_act, section)) for who, section in scenario.callers.items() for _ in range(section.count)
     ]
@@ -164,7 +164,13 @@ def _model(id_: ModelId, section: ModelCosts) -> Model:
         concurrency_limit=section.concurrency_limit,
         idle_ttl_s=float(section.ttl) or None,
         substitutes=tuple(map(ModelId, section.substitutes)),
+        sleeps=section.sleep is not None,
     )
+
+
+def _costs(section: ModelCosts) -> Costs:
+    load, stop = Between(*section.load), Between(*section.stop)
+    return Costs(load, stop, Between(*(section.sleep or section.stop)), Between(*section.wake))
 
 
 def _groups(scenario: ScenarioFile) -> tuple[Group, ...]:

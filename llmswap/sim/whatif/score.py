@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Dispatch, Reject, RejectReason, Start, Stop, StopCause
+from llmswap.core.commands import Dispatch, Reject, RejectReason, Sleep, SleepCause, Start, Stop, StopCause, Wake
 from llmswap.core.fleet import ModelId
 from llmswap.core.step import Step
 
@@ -42,7 +42,7 @@ class Score:
         rejected: By reason.
         cancelled: Gave up while they waited.
         unanswered: Still waited at the end.
-        swaps: Starts.
+        swaps: Starts and wakes.
         swap_s: What they took, summed: from the first eviction for one until it was ready.
         lost_s: Time in which a swap was on and nobody was served: GPU time lost to swapping.
         evictions: (who went, for whom) -> how often.
@@ -143,7 +143,9 @@ class Scorer:
             Dispatch: self._dispatched,
             Reject: self._refused,
             Start: self._started,
+            Wake: self._started,
             Stop: self._stopped,
+            Sleep: self._stopped,
         }
 
     def __call__(self, step: Step) -> None:
@@ -154,7 +156,7 @@ class Scorer:
             take(step.event)
         for command in step.commands:
             self._take[type(command)](command)
-        if isinstance(step.event, ev.UpstreamStopped):
+        if isinstance(step.event, ev.UpstreamStopped | ev.UpstreamAsleep):
             self._drop_idle_swaps(step.event.model)
 
     def score(self, end_s: float) -> Score:
@@ -240,18 +242,18 @@ class Scorer:
 
     # Swaps
 
-    def _stopped(self, command: Stop) -> None:
+    def _stopped(self, command: Stop | Sleep) -> None:
         model, target = command.model, command.evicted_for
         self._end_swap(model)
         life = self._up.pop(model, None)
-        if command.cause is not StopCause.EVICT or target is None:
+        if command.cause not in (StopCause.EVICT, SleepCause.EVICT) or target is None:
             return
         self._evictions[model, target] += 1
         self._swaps.setdefault(target, _Swap(self._now_s)).pending.add(model)
         if life and target in life.evicted and self._now_s - life.ready_s <= PING_PONG_LOADS * life.load_s:
             self._ping_pongs += 1
 
-    def _started(self, command: Start) -> None:
+    def _started(self, command: Start | Wake) -> None:
         self._starts += 1
         swap = self._swaps.setdefault(command.model, _Swap(self._now_s))
         swap.start_s, swap.evicted = self._now_s, command.evicted

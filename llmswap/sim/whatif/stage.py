@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Command, Dispatch, Reject, Start, Stop, StopCause
+from llmswap.core.commands import Command, Dispatch, Reject, Sleep, Start, Stop, StopCause, Wake
 from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.scheduler import Scheduler
 from llmswap.core.step import Observer, Step
@@ -175,6 +175,13 @@ class _Stage:
                 self._at(self._now_s + takes_s, self._post, ev.UpstreamStopped(model, generation))
                 if command.cause is StopCause.UNLOAD:
                     self._cut(generation)
+            case Sleep(model, generation):
+                takes_s = self._costs[model].sleep.draw(self._rngs[model])
+                self._at(self._now_s + takes_s, self._post, ev.UpstreamAsleep(model, generation))
+            case Wake(model, generation):
+                self._loading[model] = generation
+                takes_s = self._costs[model].wake.draw(self._rngs[model])
+                self._at(self._now_s + takes_s, self._loaded, (model, generation))
 
     def _loaded(self, life: tuple[ModelId, ev.Generation]) -> None:
         model, generation = life

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Dispatch, Reject, Start, Stop
+from llmswap.core.commands import Dispatch, Reject, Sleep, Start, Stop, Wake
 from llmswap.core.fleet import ModelId
 from llmswap.core.step import Step
 
@@ -86,11 +86,14 @@ class Camera:
             ev.UpstreamReady: lambda event: self._turn(event.model, Doing.IDLE),
             ev.UpstreamExited: lambda event: self._turn(event.model, Doing.STOPPING),
             ev.UpstreamStopped: lambda event: self._turn(event.model, None),
+            ev.UpstreamAsleep: lambda event: self._turn(event.model, None),
             ev.StartFailed: lambda event: self._turn(event.model, None),
             Dispatch: self._dispatched,
             Reject: self._left,
             Start: lambda command: self._turn(command.model, Doing.LOADING),
+            Wake: lambda command: self._turn(command.model, Doing.LOADING),
             Stop: lambda command: self._turn(command.model, Doing.STOPPING),
+            Sleep: lambda command: self._turn(command.model, Doing.STOPPING),
         }
 
     def __call__(self, step: Step) -> None:

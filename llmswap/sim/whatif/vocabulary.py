@@ -67,6 +67,8 @@ class ModelCosts(Section):
 
     load: Seconds = Field(description="Seconds from its start until it is ready.")
     stop: Seconds = Field(default=(1.0, 1.0), description="Seconds from the order to stop until its memory is free.")
+    sleep: Seconds | None = Field(default=None, description="Seconds to fall asleep; with it, the model can sleep.")
+    wake: Seconds = Field(default=(1.0, 4.0), description="Seconds to wake up.")
     ttl: AtLeast0 = Field(default=0, description="Idle seconds until it is stopped; 0 means never.")
     concurrency_limit: AtLeast1 = Field(default=10, description="As in the config.")
     substitutes: Texts = Field(default=[], description="As in the config.")

@@ -137,10 +137,16 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a model costs to bring in and to put away."""
+    """What a model costs to bring in and to put away.
+
+    Attributes:
+        sleep, wake: Of one that can sleep.
+    """
 
     load: Duration
     stop: Duration
+    sleep: Duration = Between(0.5, 1.5)
+    wake: Duration = Between(1.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
