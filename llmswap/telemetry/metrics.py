@@ -10,7 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 import llmswap
-from llmswap.core.commands import Dispatch, Reject, RejectReason, Start, Stop, StopCause
+from llmswap.core.commands import Dispatch, Reject, RejectReason, Sleep, SleepCause, Start, Stop, StopCause, Wake
 from llmswap.core.events import (
     Event,
     Generation,
@@ -21,6 +21,7 @@ from llmswap.core.events import (
     UpstreamExited,
     UpstreamReady,
     UpstreamStopped,
+    WakeFailed,
 )
 from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.snapshot import Snapshot
@@ -29,7 +30,7 @@ from llmswap.core.step import Step
 from llmswap.telemetry import names
 from llmswap.telemetry.names import Metric
 
-COLD = "cold"  # the one kind of start there is until upstreams can sleep
+COLD, WAKE = START_KINDS = ("cold", "wake")
 WAIT_OUTCOMES = ("admitted", "rejected", "disconnect")
 SWAP_OUTCOMES = ("ok", "failed", "aborted")
 EXIT_REASONS = ("requested", "crash", "start_failed")
@@ -56,7 +57,7 @@ class Metrics:
         self._gauge(names.BUILD_INFO).labels(llmswap.__version__, platform.python_version()).set(1)
         self._registry.register(_SnapshotCollector(snapshot))
         self._arrivals: dict[RequestId, tuple[ModelId, float]] = {}
-        self._starts: dict[tuple[ModelId, Generation], float] = {}
+        self._starts: dict[tuple[ModelId, Generation], tuple[float, str]] = {}
         self._crashed: set[tuple[ModelId, Generation]] = set()  # counted once, at UpstreamExited
         self._models: set[ModelId] = set()
         self.configured(fleet)
@@ -90,9 +91,10 @@ class Metrics:
             self._wait.labels(model, outcome)
         for refusal in RejectReason:
             self._rejections.labels(model, refusal)
-        for outcome in SWAP_OUTCOMES:
-            self._swaps.labels(model, COLD, outcome)
-        self._swap_duration.labels(model, COLD)
+        for kind in START_KINDS:
+            for outcome in SWAP_OUTCOMES:
+                self._swaps.labels(model, kind, outcome)
+            self._swap_duration.labels(model, kind)
         for reason in EXIT_REASONS:
             self._exits.labels(model, reason)
 
@@ -120,11 +122,13 @@ class Metrics:
                     if model is not None:
                         self._rejections.labels(model, reason).inc()
                 case Start(model=model, generation=generation):
-                    self._starts[model, generation] = step.at_s
-                case Stop(model=model, cause=StopCause.EVICT, evicted_for=target) if target in self._models:
-                    if model in self._models:
-                        self._transitions.labels(model, target).inc()
-                case Stop():
+                    self._starts[model, generation] = step.at_s, COLD
+                case Wake(model=model, generation=generation):
+                    self._starts[model, generation] = step.at_s, WAKE
+                case Stop(cause=StopCause.EVICT) | Sleep(cause=SleepCause.EVICT):
+                    if command.evicted_for in self._models and command.model in self._models:
+                        self._transitions.labels(command.model, command.evicted_for).inc()
+                case Stop() | Sleep():
                     pass
 
     def _take_event(self, at_s: float, event: Event) -> None:
@@ -138,6 +142,8 @@ class Metrics:
             case StartFailed(model=model, generation=generation):
                 if self._started(at_s, model, generation, "failed"):
                     self._exited(model, "start_failed")
+            case WakeFailed(model=model, generation=generation):
+                self._started(at_s, model, generation, "failed")
             case UpstreamExited(model=model, generation=generation):
                 self._crashed.add((model, generation))
                 self._exited(model, "crash")
@@ -156,12 +162,12 @@ class Metrics:
         return model
 
     def _started(self, at_s: float, model: ModelId, generation: Generation, outcome: str) -> bool:
-        decided_s = self._starts.pop((model, generation), None)
+        decided_s, kind = self._starts.pop((model, generation), (None, COLD))
         if decided_s is None or model not in self._models:
             return False
-        self._swaps.labels(model, COLD, outcome).inc()
+        self._swaps.labels(model, kind, outcome).inc()
         if outcome == "ok":
-            self._swap_duration.labels(model, COLD).observe(at_s - decided_s)
+            self._swap_duration.labels(model, kind).observe(at_s - decided_s)
         return True
 
     def _exited(self, model: ModelId, reason: str) -> None:
