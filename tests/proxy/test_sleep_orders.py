@@ -72,6 +72,17 @@ async def test_two_orders_at_once_make_one_sleep_and_one_wake() -> None:
         assert (made.sleeping, made.waking) == ([], [])
 
 
+async def test_a_model_that_was_woken_at_once_is_not_said_to_sleep() -> None:
+    async with beds(quick=False) as made:
+        asking = made.ordering("sleep")
+        await until(lambda: made.sleeping, "the sleep")
+        with made.busy() as waiting:
+            made.quick = True  # its wake
+            made.fall_asleep()
+            assert waiting.dispatched
+            assert said(await asking) == (409, "ready", "woken")
+
+
 async def test_who_cannot_sleep_is_not_up_or_unknown_is_refused_with_the_reason() -> None:
     async with beds() as made:
         await ask(made.served, "POST", "/api/models/unload/m1")
@@ -116,7 +127,8 @@ async def test_a_sleep_that_fails_is_a_502_that_says_stopped_and_why() -> None:
         why = "POST /sleep?level=1 answered 500"
         made.served.context.loop.post(SleepFailed(order.model, order.generation, why))
         await until(lambda: made.served.held, "the stop")
-        assert not asking.done()  # it is not stopped yet
+        assert (await ask(made.served, "GET", "/running")).status == 200  # time enough to answer too early
+        assert not asking.done()
         made.served.let_go()
         answer = await asking
         assert said(answer) == (502, "stopped", "sleep_failed")
