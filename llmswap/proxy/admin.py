@@ -136,15 +136,17 @@ async def _unload(context: Context, models: tuple[ModelId, ...]) -> None:
     context.loop.post(UnloadRequested(models))
     known = context.loaded.settings.models
     grace_s = max((known[model].launch.stop_grace_s for model in going if model in known), default=0.0)
-    if not await context.loop.wait_for(lambda now: not _still_there(now, going), grace_s + STOP_MARGIN_S):
-        left = ", ".join(sorted(_still_there(context.loop.snapshot(), going)))
-        raise RequestError(504, f"ordered to stop, but still there: {left}", "stop_timeout")
+    limit_s = grace_s + context.loaded.settings.memory.cap_s + STOP_MARGIN_S
+    if not await context.loop.wait_for(lambda now: not _still_there(now, going), limit_s):
+        left = _still_there(context.loop.snapshot(), going)
+        names = sorted(f"{view.model} ({view.failure})" if view.stuck else view.model for view in left)
+        raise RequestError(504, f"ordered to stop, but still there: {', '.join(names)}", "stop_timeout")
 
 
-def _still_there(snapshot: Snapshot, going: Mapping[ModelId, Generation]) -> list[ModelId]:
+def _still_there(snapshot: Snapshot, going: Mapping[ModelId, Generation]) -> list[UpstreamView]:
     """Of these lives of upstreams, those that have not ended; a later life of the same model is another matter."""
     views = (snapshot.upstreams.get(model) for model in going)
-    return [view.model for view in views if view and view.state in HOLDING and view.generation == going[view.model]]
+    return [view for view in views if view and view.state in HOLDING and view.generation == going[view.model]]
 
 
 async def cancel(request: web.Request) -> web.Response:

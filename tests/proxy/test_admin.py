@@ -8,7 +8,7 @@ import orjson
 import psutil
 import pytest
 
-from llmswap.config.settings import AccessSettings, Launch
+from llmswap.config.settings import AccessSettings, Launch, MemorySettings
 from llmswap.core.events import DrainRequested, Generation, RequestId, StopFailed
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot, UpstreamView
@@ -133,12 +133,29 @@ async def test_unload_does_not_wait_for_the_next_life_of_the_model() -> None:
 async def test_unload_of_a_stubborn_upstream_is_a_504_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "STOP_MARGIN_S", 0.05)
     launch = Launch(ModelId("m1"), cmd="x", proxy="http://localhost", stop_grace_s=0.05)
-    async with front(loaded(model("m1", launch=launch))) as served:
+    async with front(loaded(model("m1", launch=launch), memory=MemorySettings(cap_s=0.05))) as served:
         served.load("m1")
         served.stops = False
         answer = await ask(served, "GET", "/unload")
         assert answer.status == 504
-        assert "m1" in answer.text
+        assert "still there: m1" in answer.text
+        stop = served.held[0]
+        served.context.loop.post(StopFailed(stop.model, stop.generation, "40.0 GiB of GPU 0 held by 4711"))
+        answer = await ask(served, "GET", "/unload")
+        assert "still there: m1 (40.0 GiB of GPU 0 held by 4711)" in answer.text
+
+
+async def test_unload_waits_until_memory_had_its_time_to_be_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admin, "STOP_MARGIN_S", 0.0)
+    launch = Launch(ModelId("m1"), cmd="x", proxy="http://localhost", stop_grace_s=0.0)
+    async with front(loaded(model("m1", launch=launch), memory=MemorySettings(cap_s=5.0))) as served:
+        served.load("m1")
+        served.stops = False
+        asking = asyncio.create_task(ask(served, "GET", "/unload"))
+        await until(lambda: served.held, "the stop")
+        assert (await ask(served, "GET", "/running")).status == 200
+        served.let_go()
+        assert (await asking).status == 200
 
 
 async def test_unload_of_one_model_leaves_the_others() -> None:
