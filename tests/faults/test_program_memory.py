@@ -23,7 +23,7 @@ class Box:
         self.stack = stack
         self.ledger, self.fault = folder / "gpu.json", folder / "fault"
         stack.environ |= {
-            "PYTHONPATH": f"{ROOT / 'tests' / 'nvml_stub'}:{ROOT}",
+            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
             "NVML_STUB_LEDGER": str(self.ledger),
             "NVML_STUB_FAULT": str(self.fault),
         }
