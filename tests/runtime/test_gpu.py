@@ -62,10 +62,10 @@ async def test_a_hung_call_is_given_up_in_time_and_not_repeated_until_it_returns
     assert 0.1 <= time.monotonic() - began_s < 1.5
     assert (first.gpus, first.driver) == ((), True)
     assert "has not answered" in first.problem
+    began_s = time.monotonic()
     for _ in range(20):
-        began_s = time.monotonic()
         assert "has not answered" in (await watch.ask()).problem
-        assert time.monotonic() - began_s < 0.09  # at once: nobody waits for it a second time
+    assert time.monotonic() - began_s < 1.0  # at once: nobody waits for it a second time, which would take 2 s
     assert driver.calls == 1
     assert gpu_threads() == threads + 1
     driver.gate.set()
