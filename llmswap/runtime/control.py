@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 # Nobody needs more of an answer; the rest is not read.
 BODY_BYTES = 64 << 10
 _HEADERS_MAX = 100
+_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?:\s|$)")
 
 
@@ -58,6 +59,19 @@ class Control:
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
         self._host_header = host_header or parts.netloc.rpartition("@")[2]
+        self._ahead = False
+        self._spare: asyncio.Task[_Stream] | None = None
+
+    @contextlib.asynccontextmanager
+    async def ahead(self) -> AsyncIterator[None]:
+        """While inside, open the next connection before it is needed: connecting costs more than asking."""
+        self._ahead = True
+        self._prepare()
+        try:
+            yield
+        finally:
+            self._ahead = False
+            await self._drop_spare()
 
     async def ask(self, method: str, endpoint: str, body: str = "", *, timeout_s: float) -> Answer:
         """Send one request on a connection of its own and read the answer.
@@ -78,11 +92,10 @@ class Control:
             raise NoAnswer("answered something that is not HTTP") from error
 
     async def _exchange(self, method: str, endpoint: str, body: bytes) -> Answer:
-        reader, writer = await asyncio.open_connection(
-            self._host, self._port, ssl=self._tls, server_hostname=self._host if self._tls else None, limit=BODY_BYTES
-        )
+        reader, writer = await self._connection()
         try:
             writer.write(self._head(method, endpoint, body) + body)
+            self._prepare()
             status = 100
             while 100 <= status < 200:
                 status, headers = await _read_head(reader)
@@ -91,6 +104,34 @@ class Control:
             writer.transport.abort()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    async def _connection(self) -> _Stream:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with contextlib.suppress(OSError):
+                reader, writer = await spare
+                if not reader.at_eof():
+                    return reader, writer
+                writer.close()  # the server was tired of waiting
+        return await self._open()
+
+    async def _open(self) -> _Stream:
+        host = self._host if self._tls else None
+        return await asyncio.open_connection(
+            self._host, self._port, ssl=self._tls, server_hostname=host, limit=BODY_BYTES
+        )
+
+    def _prepare(self) -> None:
+        if self._ahead and self._spare is None:
+            self._spare = asyncio.get_running_loop().create_task(self._open())
+
+    async def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.cancel()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                _, writer = await spare
+                writer.close()
 
     def _head(self, method: str, endpoint: str, body: bytes) -> bytes:
         lines = [

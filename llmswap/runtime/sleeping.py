@@ -96,10 +96,11 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
-        if not await self._footprint.renew():
-            await self._measure()
-        await self._walk("sleep", self._how.sleep)
-        await self._confirm(asleep=True)
+        async with self._control.ahead():
+            if not await self._footprint.renew():
+                await self._measure()
+            await self._walk("sleep", self._how.sleep)
+            await self._confirm(asleep=True)
         if self._how.verify_memory:
             await self._see_freed()
         return await self._footprint.host_bytes()
@@ -110,15 +111,16 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
-        lack = await self._footprint.lacks_host_memory(self._freed_bytes)
-        if lack is not None:
-            raise SagaFailed(f"too little host memory for a wake: {lack}")
-        await self._walk("wake", self._how.wake)
-        told = await self._confirm(asleep=False)
-        if self._how.awake_check and self._check_path is not None and not told:
-            await self._until_ready(self._check_path)
-        if self._how.warmup:
-            await self._warm_up()
+        async with self._control.ahead():
+            lack = await self._footprint.lacks_host_memory(self._freed_bytes)
+            if lack is not None:
+                raise SagaFailed(f"too little host memory for a wake: {lack}")
+            await self._walk("wake", self._how.wake)
+            told = await self._confirm(asleep=False)
+            if self._how.awake_check and self._check_path is not None and not told:
+                await self._until_ready(self._check_path)
+            if self._how.warmup:
+                await self._warm_up()
 
     async def doubt(self) -> str | None:
         """Ask a sleeper whether all is well, by its state query: a route that neither wakes it nor needs its memory.
