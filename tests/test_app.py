@@ -21,7 +21,7 @@ def two_models() -> dict[str, dict[str, str]]:
 
 async def test_preload_loads_a_group_that_does_not_swap_at_once(stack: Stack) -> None:
     config = {
-        "models": {name: {"cmd": fake(name, boot=1)} for name in "abc"},
+        "models": {name: {"cmd": fake(name, boot=2)} for name in "abc"},
         "groups": {"together": {"swap": False, "members": ["a", "b", "c"]}},
         "hooks": {"on_startup": {"preload": ["b", "a", "c"]}},
     }
@@ -31,7 +31,7 @@ async def test_preload_loads_a_group_that_does_not_swap_at_once(stack: Stack) ->
     await until(lambda: "preload 3/3" in program.log_text(), "the preload")
 
     assert await program.running() == {"a": "ready", "b": "ready", "c": "ready"}
-    assert time.monotonic() - began_s < 3 + 1  # one after the other they boot for three seconds, and each spawn adds
+    assert time.monotonic() - began_s < 6  # one after the other, their boots alone take that long
     assert starts_and_ends(program)[:3] == [("b", "starting"), ("a", "starting"), ("c", "starting")]
 
 
