@@ -4,7 +4,7 @@ from typing import Protocol
 
 from llmswap.core.books import Books
 from llmswap.core.fleet import Scheduling
-from llmswap.core.holding import auto_hold_s
+from llmswap.core.holding import MARGIN, auto_hold_s
 from llmswap.core.states import State
 from llmswap.core.upstreams import Upstream
 
@@ -84,17 +84,18 @@ class Fair:
             return None
         if target.is_due(now_s) or target.priority > resident.priority or resident.retiring:
             return None
-        until_s = resident.idle_since_s + self._hold_s(resident)
+        until_s = resident.idle_since_s + self._hold_s(resident, target)
         return until_s if until_s > now_s else None
 
-    def _hold_s(self, resident: Upstream) -> float:
+    def _hold_s(self, resident: Upstream, target: Upstream) -> float:
         """Give the hold of this idle spell; a learnt one is settled when it is first asked for."""
         if resident.model.hold_s is not None:
             return resident.model.hold_s
         if resident.learnt_hold is None or resident.learnt_hold[0] != resident.idle_since_s:
             hold_s = auto_hold_s(resident.rhythm, self._books.pace(resident), resident.model.max_wait_s)
             resident.learnt_hold = resident.idle_since_s, hold_s
-        return resident.learnt_hold[1]
+        # Leaving too early costs at most the way there and back: where loads are quick, nobody waits long for nothing.
+        return min(resident.learnt_hold[1], MARGIN * max(resident.rhythm.reload_s, target.rhythm.reload_s))
 
 
 def policy_of(books: Books) -> Policy:

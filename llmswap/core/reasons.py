@@ -160,7 +160,8 @@ class Reasons:
             Alternative(other.id, self.obstacle(other), len(other.line), self._waited_s(other))
             for other in nsmallest(ALTERNATIVES_MAX, others, key=self.policy.turn)
         )
-        kept = tuple(other.id for other in books.upstreams.values() if other.resident and other not in evicted)
+        stay = (other for other in books.upstreams.values() if other.resident and other.state is not State.STOPPING)
+        kept = tuple(other.id for other in stay if other not in evicted)
         first = up.line.first
         self.log.append(
             Decision(

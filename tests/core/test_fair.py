@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llmswap.core.fleet import Fleet, Scheduling
-from tests.core.story import Story, arrive, done, fleet, group, model, ready, stopped, tick
+from tests.core.story import Story, arrive, cancel, done, fleet, group, model, ready, stopped, tick
 
 
 def fair(*models, **overrides) -> Fleet:
@@ -157,6 +157,24 @@ def test_a_resident_is_held_while_those_it_lives_with_are_asked_for_in_turn():
     story.at(now_s + 300.0, arrive(50, "a"))
     story.at(now_s + 300.5, arrive(51, "c"))
     assert story.at(now_s + 301.0, done(50)) == [], "b will be asked for in a moment"
+
+
+def test_a_learnt_hold_is_no_longer_than_twice_what_bringing_either_model_back_takes():
+    """Quick loads, and a caller who comes in bursts half a minute apart."""
+    story = Story(fair(model("a"), model("b"), hold_s=None))
+    story.all_at(0, arrive(1, "a"), arrive(2, "b"))
+    story.all_at(2, ready("a", 1))
+    story.all_at(3, cancel(2), done(1))
+    now_s = 2000.0
+    for burst in range(10):
+        now_s += 30.0
+        requests = range(100 * burst + 100, 100 * burst + 150)
+        story.all_at(now_s, *(arrive(request, "a") for request in requests))
+        now_s += 1
+        story.all_at(now_s, *(done(request) for request in requests))
+    assert story.at(now_s + 1, arrive(99, "b")) == []
+    (wait,) = story.scheduler.waits(0)
+    assert wait.obstacle.until_s == now_s + 2 * 2.0
 
 
 def rhythm_of(gap_s: float) -> Story:
