@@ -28,6 +28,7 @@ from tests.runtime.sleepers import L1, L2, QUERY, RELOAD, RESET, SGLANG, SLEEP_1
 @pytest.fixture
 async def bunk(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("llmswap.runtime.sleeping.SETTLE_S", 0.1)
+    monkeypatch.setattr("llmswap.runtime.sleeping.FIRST_LOOK_S", 0.01)
     async with bed(tmp_path, cap_s=0.3) as bunk:
         yield bunk
 

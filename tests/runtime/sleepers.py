@@ -51,13 +51,15 @@ def impatient(how: Sleeping, timeout_s: float = 0.3) -> Sleeping:
 
 
 class LedgerWatch:
-    """Reads the ledger; `lack` is what it says of the host's memory, `seen` what it saw last."""
+    """Reads the ledger; `lack` is what it says of the host's memory, `seen` what it saw last,
+    `looks` how often it looked."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lack: str | None = None
         self.asked_for: list[int] = []
         self.seen: int | None = None
+        self.looks = 0
 
     def used(self) -> int:
         """Bytes in use on the GPU, by the living and the dead."""
@@ -65,6 +67,7 @@ class LedgerWatch:
 
     async def held(self, pids: Collection[int]) -> Held:
         machine = gpus.read(self.path)
+        self.looks += 1
         self.seen = sum(map(machine.of, pids))
         return Held(self.seen, unclaimed={"0": self._unclaimed(machine)})
 

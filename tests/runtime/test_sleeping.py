@@ -61,9 +61,12 @@ async def test_steps_of_the_users_own_run_in_order(bunk: Bed):
 
 
 async def test_sglang_is_never_asked_for_its_health_while_its_memory_is_released(bunk: Bed, monkeypatch):
+    monkeypatch.setattr("llmswap.runtime.sleeping.FIRST_LOOK_S", 0.0)
     monkeypatch.setattr("llmswap.runtime.sleeping.VIGIL_S", 0.01)
     await bunk.asleep(SGLANG, "--enable-weights-cpu-backup", persona="sglang", check_path="/ready")
     assert bunk.watch.used() < 2 * GIB
+    looks = bunk.watch.looks
+    await until(lambda: bunk.watch.looks >= looks + 5, "somebody looks after it")
     bunk.rig.wake()
     await bunk.rig.next(UpstreamReady)
     calls = (await bunk.get("/_fake/journal"))["calls"]

@@ -1,0 +1,165 @@
+"""What a client and the API see when sleeping goes wrong: the whole program, simulated engines, one simulated GPU.
+
+What the driver makes of each fault by itself: test_sleep.py.
+"""
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+
+from llmswap.fake_upstream.gpus import read
+from llmswap.fake_upstream.ledger import Holder, Ledger
+from tests.dialogue import ask
+from tests.stack import Stack, fake, listening_ports, one
+
+ROOT = Path(__file__).parents[2]
+TOTAL_GIB = 10.0
+
+
+class Box:
+    """A llmswap whose models sleep for one another on one GPU that has room for one of them."""
+
+    def __init__(self, stack: Stack, folder: Path, http: aiohttp.ClientSession) -> None:
+        self.stack, self.http = stack, http
+        self.ledger = folder / "gpu.json"
+        stack.environ |= {
+            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
+            "NVML_STUB_LEDGER": str(self.ledger),
+            "NVML_STUB_FAULT": str(folder / "none"),
+            "VLLM_SERVER_DEV_MODE": "1",
+        }
+        Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
+
+    def start(self, names: str = "ab", *, preset: str = "vllm-l1", fault: str = "") -> None:
+        """Start it; the fault is that of `a`."""
+        engine: dict[str, Any] = {
+            "persona": "vllm",
+            "enable_sleep_mode": True,
+            "time_scale": 0.001,
+            "gpu_ledger": self.ledger,
+            "gpu_total": TOTAL_GIB,
+            "gpu_ready": 8,
+            "gpu_weights": 4,
+            "gpu_l1": 0.2,
+            "gpu_l2": 0.2,
+            "gpu_release_lag": 20,
+        }
+        models = {
+            name: {
+                "cmd": fake(name, **engine, fail=[fault] if fault and name == "a" else []),
+                "sleepMode": "enable",
+                "sleep": {"preset": preset},
+            }
+            for name in names
+        }
+        self.program = self.stack.start(
+            {
+                "models": models,
+                "sleepRequestTimeout": 1,
+                "wakeRequestTimeout": 1,
+                "gpuMemory": {"timeout": 1},
+                "routing": {"scheduler": {"use": "fifo"}},
+            }
+        )
+
+    async def serves(self, model: str) -> None:
+        status, answer = await ask(self.http, self.program, model, max_tokens=1)
+        assert status == 200, f"{answer}\n{self.program.log_text()}"
+
+    async def status(self, model: str) -> dict[str, Any]:
+        async with self.http.get(self.program.url + "/api/status") as answer:
+            return one([entry for entry in (await answer.json())["models"] if entry["model"] == model], model)
+
+    async def asleep_requests(self, model: str) -> int:
+        """How many requests its engine had while it slept, by its own count."""
+        port = one(listening_ports(self.program.upstream_pid(model)), f"port of {model}")
+        async with self.http.get(f"http://127.0.0.1:{port}/_fake/journal") as answer:
+            return (await answer.json())["asleep_requests"]
+
+    def never_over(self) -> None:
+        """Nobody ever wanted memory that was not there."""
+        machine = read(self.ledger)
+        assert machine.refused == 0, machine.refusals
+        assert machine.gpus[0].peak_bytes <= machine.gpus[0].total_bytes
+
+
+@pytest.fixture
+def box(stack, tmp_path, http):
+    return Box(stack, tmp_path, http)
+
+
+SLEEP_FAULTS = [
+    ("sleep_hang", "sleep step 1 of 1 did not answer within 1 s"),
+    ("sleep_500", "sleep step 1 of 1 answered 500"),
+    ("sleep_partial_free", "device memory is not free after every step"),
+    ("sleep_200_awake", "it is still awake"),
+]
+
+
+@pytest.mark.parametrize(("fault", "reason"), SLEEP_FAULTS, ids=[row[0] for row in SLEEP_FAULTS])
+async def test_F045_to_F048_a_sleep_that_fails_costs_the_next_model_a_stop_and_its_client_nothing_else(
+    box, fault, reason
+):
+    box.start(fault=fault)
+    await box.serves("a")
+    await box.serves("b")
+    status = await box.status("a")
+    assert (status["state"], status["stuck"]) == ("stopped", False)
+    assert reason in status["sleep_failure"]
+    await box.serves("a")
+    box.never_over()
+
+
+WAKE_FAULTS = [
+    ("wake_500", "vllm-l1", "wake step 1 of 1 answered 500"),
+    ("wake_leak", "vllm-l1", "CUDA out of memory"),
+    ("wake_200_still_asleep", "vllm-l1", "it is still asleep"),
+    ("reload_500", "vllm-l2", "wake step 2 of 4 answered 500"),
+    ("wake_hang", "vllm-l1", "wake step 1 of 1 did not answer within 1 s"),
+]
+
+
+@pytest.mark.parametrize(("fault", "preset", "reason"), WAKE_FAULTS, ids=[row[0] for row in WAKE_FAULTS])
+async def test_F051_to_F054_a_wake_that_fails_is_a_cold_start_for_whoever_waits(box, fault, preset, reason):
+    box.start(preset=preset, fault=fault)
+    await box.serves("a")
+    before = await box.status("a")
+    await box.serves("b")
+    assert (await box.status("a"))["state"] == "asleep"
+    await box.serves("a")
+    status = await box.status("a")
+    assert status["state"] == "ready"
+    assert status["generation"] > before["generation"]
+    assert reason in status["sleep_failure"]
+    assert (await box.status("b"))["state"] == "asleep"
+    box.never_over()
+
+
+async def test_F050_a_sleeper_that_was_killed_starts_cold_for_the_next_request(box):
+    box.start()
+    await box.serves("a")
+    await box.serves("b")
+    os.kill(box.program.upstream_pid("a"), signal.SIGKILL)
+    await box.program.until_state("a", "stopped")
+    assert "was killed by SIGKILL" in (await box.status("a"))["failure"]
+    await box.serves("a")
+    box.never_over()
+
+
+async def test_F055_no_request_reaches_an_engine_that_sleeps_and_its_gpu_is_never_over_its_total(box):
+    names, rng = "abcd", random.Random(4)
+    box.start(names)
+    for _ in range(24):
+        await box.serves(rng.choice(names))
+    pids = {name: box.program.upstream_pid(name) for name in names}
+    assert [await box.asleep_requests(name) for name in names] == [0] * len(names)
+    box.never_over()
+    assert all(psutil.pid_exists(pid) for pid in pids.values())
+    states = await box.program.running()
+    assert sorted(states.values()) == ["asleep", "asleep", "asleep", "ready"]
