@@ -228,7 +228,7 @@ class Decisions:
         self._books.add_swap(swap)
         up.swap_since_s = self._books.now_s
         for other in ready:
-            if self._may_sleep(other):
+            if self._find_bed(other):
                 self._put_to_sleep(other, SleepCause.EVICT, evicted_for=up.id)
             else:
                 self._stop(other, StopCause.EVICT, evicted_for=up.id)
@@ -273,8 +273,8 @@ class Decisions:
             up.begin(books.next_generation(), books.now_s)
             books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller))
 
-    def _may_sleep(self, up: Upstream) -> bool:
-        """Whether it can sleep, and there is room among the sleepers, if need be by stopping one that costs less."""
+    def _find_bed(self, up: Upstream) -> bool:
+        """Find it a place among the sleepers, if it can sleep; if need be by stopping one that costs less."""
         if not up.can_sleep:
             return False
         books = self._books
@@ -302,7 +302,7 @@ class Decisions:
     def _obey_sleep_order(self, up: Upstream) -> None:
         """Put it to sleep as soon as it is idle; forget the order if that takes too long."""
         assert up.sleep_by_s is not None, f"{up.id} was not ordered to sleep"
-        if up.state is State.READY and up.in_flight == 0 and self._may_sleep(up):
+        if up.state is State.READY and up.in_flight == 0 and self._find_bed(up):
             self._put_to_sleep(up, SleepCause.ORDER)
         elif up.state is not State.READY or up.in_flight == 0 or up.sleep_by_s <= self._books.now_s:
             up.sleep_by_s = None
@@ -335,7 +335,7 @@ class Decisions:
         assert since_s is not None, f"{up.id} is not idle"
         if up.model.idle_ttl_s is not None and since_s + up.model.idle_ttl_s <= now_s:
             self._stop(up, StopCause.TTL)
-        elif self._may_sleep(up):
+        elif self._find_bed(up):
             self._put_to_sleep(up, SleepCause.IDLE)
         else:
             self._stop(up, StopCause.SLEEPERS)
