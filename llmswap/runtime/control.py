@@ -155,7 +155,7 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, Mapping[str, st
     match = _STATUS.match(line)
     if match is None:
         raise ValueError(line)
-    headers = {}
+    headers: dict[str, str] = {}
     for _ in range(_HEADERS_MAX):
         line = await reader.readline()
         if not line.strip():

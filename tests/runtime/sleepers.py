@@ -112,7 +112,7 @@ class Bed:
 
     def start(self, how: Sleeping | None, *flags: str, persona: str = "vllm", env: tuple[str, ...] = DEV, **launch):
         """Start it as bare as the flags say."""
-        ledger = {"gpu_ledger": str(self.watch.path), "gpu_total": 80, "gpu_release_lag": 20}
+        ledger = {"gpu_ledger": str(self.watch.path), "gpu_total": 200, "gpu_release_lag": 20}
         cmd = fake("m", *flags, persona=persona, time_scale=0.001, **ledger)
         self.rig.start(cmd, sleeping=how, env=env, **launch)
 
@@ -148,7 +148,7 @@ class Bed:
 
 @asynccontextmanager
 async def bed(directory: Path, watch: MemoryWatch | None = None, **memory: Any):
-    """Run a rig with a GPU of 80 GiB; `memory` are MemorySettings."""
+    """Run a rig with a GPU that has room for what lingers; `memory` are MemorySettings."""
     ledger = LedgerWatch(directory / "gpus.json")
     settings = MemorySettings(**{"cap_s": 2.0, **memory})
     async with supervised(None, watch or ledger, settings) as rig:
