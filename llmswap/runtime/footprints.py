@@ -15,6 +15,8 @@ from llmswap.runtime.tree import families
 
 # Engines grow while they serve; nobody needs to know sooner.
 LOOK_S = 15.0
+# So long after somebody came up or fell asleep: whoever waited for it goes first.
+SETTLE_S = 0.5
 _STATES = (State.READY, State.ASLEEP)
 
 
@@ -66,6 +68,7 @@ class Footprints:
             await self.look()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._due.wait(), LOOK_S)
+            await asyncio.sleep(SETTLE_S)
 
     def learned(self) -> Mapping[ModelId, Mapping[State, Seen]]:
         """Give what is known of the fleet's models. A copy."""

@@ -60,6 +60,7 @@ class DeviceMemory:
         self._gpus = gpus
         self._host_bytes = host_bytes
         self._host_free_bytes = host_free_bytes
+        self._shared: bool | None = None  # the hardware does not change while we run
 
     async def held(self, pids: Collection[int]) -> Held:
         """Measure the device memory of these processes now."""
@@ -108,10 +109,14 @@ class DeviceMemory:
 
     async def lacks_host_memory(self, take_bytes: int) -> str | None:
         """Say why the host has no room for a wake that takes back so much device memory; None if it has, or may."""
-        sample = await self._gpus.ask()
-        shared = any(gpu.uuid and gpu.total_bytes is None for gpu in sample.gpus)  # GB10, Jetson: no memory of its own
+        if self._shared is None:
+            gpus = (await self._gpus.ask()).gpus
+            shared = any(gpu.uuid and gpu.total_bytes is None for gpu in gpus)  # GB10, Jetson: no memory of its own
+            self._shared = shared if gpus else None
+        else:
+            shared = self._shared
         need = HOST_RESERVE_BYTES + (take_bytes if shared else 0)
-        free = await asyncio.to_thread(self._host_free_bytes)
+        free = self._host_free_bytes()  # some small files of the kernel: less than a thread would cost
         return None if free >= need else f"{free / _GIB:.1f} GiB are free, {need / _GIB:.1f} GiB are needed"
 
 

@@ -100,10 +100,10 @@ class Sleeper:
             if not await self._footprint.renew():
                 await self._measure()
             await self._walk("sleep", self._how.sleep)
-            await self._confirm(asleep=True)
+            _, host_bytes = await asyncio.gather(self._confirm(asleep=True), self._footprint.host_bytes())
         if self._how.verify_memory:
             await self._see_freed()
-        return await self._footprint.host_bytes()
+        return host_bytes
 
     async def wake(self) -> None:
         """Wake it until it can serve.
