@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 BODY_BYTES = 64 << 10
 _HEADERS_MAX = 100
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?:\s|$)")
+_STATUS = re.compile(rb"HTTP/1\.([01]) (\d{3})(?:\s|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +59,23 @@ class Control:
         self._port = parts.port or (443 if self._tls else 80)
         self._prefix = parts.path.rstrip("/")
         self._host_header = host_header or parts.netloc.rpartition("@")[2]
-        self._ahead = False
-        self._spare: asyncio.Task[_Stream] | None = None
+        self._keeps = False
+        self._kept: _Stream | None = None
+        self._opening: asyncio.Task[_Stream] | None = None
 
     @contextlib.asynccontextmanager
-    async def ahead(self) -> AsyncIterator[None]:
-        """While inside, open the next connection before it is needed: connecting costs more than asking."""
-        self._ahead = True
-        self._prepare()
+    async def conversation(self) -> AsyncIterator[None]:
+        """While inside, connect ahead of the first request, and ask on a connection again that the server keeps."""
+        self._keeps = True
+        self._opening = asyncio.get_running_loop().create_task(self._open())
         try:
             yield
         finally:
-            self._ahead = False
-            await self._drop_spare()
+            self._keeps = False
+            await self._hang_up()
 
     async def ask(self, method: str, endpoint: str, body: str = "", *, timeout_s: float) -> Answer:
-        """Send one request on a connection of its own and read the answer.
+        """Send one request and read the answer. In a conversation a GET may be sent twice.
 
         Raises:
             NoAnswer: None came in time, or none that is HTTP.
@@ -92,27 +93,38 @@ class Control:
             raise NoAnswer("answered something that is not HTTP") from error
 
     async def _exchange(self, method: str, endpoint: str, body: bytes) -> Answer:
-        reader, writer = await self._connection()
+        request = self._head(method, endpoint, body) + body
+        kept, self._kept = self._kept, None
+        if kept is not None and method != "GET":  # what changes something must not be repeated, as this might have to
+            await _close(kept)
+        elif kept is not None:
+            with contextlib.suppress(OSError, EOFError):  # the server was tired of waiting
+                return await self._talk(kept, request)
+        return await self._talk(await self._connection(), request)
+
+    async def _talk(self, stream: _Stream, request: bytes) -> Answer:
+        reader, writer = stream
         try:
-            writer.write(self._head(method, endpoint, body) + body)
-            self._prepare()
+            writer.write(request)
             status = 100
             while 100 <= status < 200:
-                status, headers = await _read_head(reader)
-            return Answer(status, b"" if status in {204, 304} else await _read_body(reader, headers))
+                status, keeps, headers = await _read_head(reader)
+            body, whole = (b"", True) if status in {204, 304} else await _read_body(reader, headers)
+            if self._keeps and keeps and whole:
+                self._kept = stream
+            return Answer(status, body)
         finally:
-            writer.transport.abort()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            if self._kept is not stream:
+                await _close(stream)
 
     async def _connection(self) -> _Stream:
-        spare, self._spare = self._spare, None
-        if spare is not None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
             with contextlib.suppress(OSError):
-                reader, writer = await spare
+                stream = reader, _ = await opening
                 if not reader.at_eof():
-                    return reader, writer
-                writer.close()  # the server was tired of waiting
+                    return stream
+                await _close(stream)  # as above
         return await self._open()
 
     async def _open(self) -> _Stream:
@@ -121,17 +133,15 @@ class Control:
             self._host, self._port, ssl=self._tls, server_hostname=host, limit=BODY_BYTES
         )
 
-    def _prepare(self) -> None:
-        if self._ahead and self._spare is None:
-            self._spare = asyncio.get_running_loop().create_task(self._open())
-
-    async def _drop_spare(self) -> None:
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.cancel()
+    async def _hang_up(self) -> None:
+        kept, self._kept = self._kept, None
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                _, writer = await spare
-                writer.close()
+                await _close(await opening)
+        if kept is not None:
+            await _close(kept)
 
     def _head(self, method: str, endpoint: str, body: bytes) -> bytes:
         lines = [
@@ -139,7 +149,7 @@ class Control:
             f"Host: {self._host_header}",
             "User-Agent: llmswap",
             "Accept: */*",
-            "Connection: close",
+            f"Connection: {'keep-alive' if self._keeps else 'close'}",
         ]
         if body:
             lines.append("Content-Type: application/json")
@@ -148,7 +158,15 @@ class Control:
         return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def _read_head(reader: asyncio.StreamReader) -> tuple[int, Mapping[str, str]]:
+async def _close(stream: _Stream) -> None:
+    _, writer = stream
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def _read_head(reader: asyncio.StreamReader) -> tuple[int, bool, Mapping[str, str]]:
+    """Give the status, whether the server keeps the connection, and the headers."""
     line = await reader.readline()
     if not line:
         raise EOFError
@@ -159,28 +177,31 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, Mapping[str, st
     for _ in range(_HEADERS_MAX):
         line = await reader.readline()
         if not line.strip():
-            return int(match[1]), headers
+            keeps = match[1] == b"1" and headers.get("connection", "").lower() != "close"
+            return int(match[2]), keeps, headers
         name, _, value = line.decode("latin-1").partition(":")
         headers[name.strip().lower()] = value.strip()
     raise ValueError("too many headers")
 
 
-async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
+async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> tuple[bytes, bool]:
+    """Give what is needed of it, and whether that ended with the body."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return await _read_chunks(reader)
     if "content-length" in headers:
-        return await reader.readexactly(min(int(headers["content-length"]), BODY_BYTES))
+        length = int(headers["content-length"])
+        return await reader.readexactly(min(length, BODY_BYTES)), length <= BODY_BYTES
     body = b""
     while len(body) < BODY_BYTES and (block := await reader.read(BODY_BYTES - len(body))):
         body += block
-    return body
+    return body, False
 
 
-async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+async def _read_chunks(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
     body = b""
     while size := int((await reader.readline()).partition(b";")[0], 16):
         body += await reader.readexactly(min(size, BODY_BYTES - len(body)))
         if len(body) == BODY_BYTES:
-            break
+            return body, False
         await reader.readline()
-    return body
+    return body, not (await reader.readline()).strip()

@@ -105,19 +105,24 @@ class DeviceMemory:
 
     async def host_bytes(self, pids: Collection[int]) -> int | None:
         """Measure the host memory of these processes; None if it cannot be measured."""
-        return await asyncio.to_thread(self._host_bytes, pids)
+        return self._host_bytes(pids)  # one small file of the kernel for each: less than a thread would cost
 
     async def lacks_host_memory(self, take_bytes: int) -> str | None:
         """Say why the host has no room for a wake that takes back so much device memory; None if it has, or may."""
-        if self._shared is None:
-            gpus = (await self._gpus.ask()).gpus
-            shared = any(gpu.uuid and gpu.total_bytes is None for gpu in gpus)  # GB10, Jetson: no memory of its own
-            self._shared = shared if gpus else None
-        else:
-            shared = self._shared
-        need = HOST_RESERVE_BYTES + (take_bytes if shared else 0)
+        need = HOST_RESERVE_BYTES
+        if take_bytes and await self._is_shared():
+            need += take_bytes
         free = self._host_free_bytes()  # some small files of the kernel: less than a thread would cost
         return None if free >= need else f"{free / _GIB:.1f} GiB are free, {need / _GIB:.1f} GiB are needed"
+
+    async def _is_shared(self) -> bool:
+        """Whether device memory is host memory, as on GB10 and Jetson: then a GPU has no total of its own."""
+        if self._shared is None:
+            gpus = (await self._gpus.ask()).gpus
+            if not gpus:
+                return False
+            self._shared = any(gpu.uuid and gpu.total_bytes is None for gpu in gpus)
+        return self._shared
 
 
 def _born(pid: int) -> int:

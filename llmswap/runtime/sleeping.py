@@ -96,11 +96,12 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
-        async with self._control.ahead():
+        async with self._control.conversation():
             if not await self._footprint.renew():
                 await self._measure()
             await self._walk("sleep", self._how.sleep)
-            _, host_bytes = await asyncio.gather(self._confirm(asleep=True), self._footprint.host_bytes())
+            await self._confirm(asleep=True)
+            host_bytes = await self._footprint.host_bytes()
         if self._how.verify_memory:
             await self._see_freed()
         return host_bytes
@@ -111,7 +112,7 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
-        async with self._control.ahead():
+        async with self._control.conversation():
             lack = await self._footprint.lacks_host_memory(self._freed_bytes)
             if lack is not None:
                 raise SagaFailed(f"too little host memory for a wake: {lack}")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -37,8 +37,8 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*answers: bytes) -> AsyncIterator[tuple[Server, Control]]:
-    server = Server(*answers)
+async def serving(*answers: bytes, server_class: type[Server] = Server) -> AsyncIterator[tuple[Server, Control]]:
+    server = server_class(*answers)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     try:
         yield server, Control(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/base/")
@@ -108,20 +108,70 @@ async def test_a_request_goes_below_the_base_url_with_its_body_as_json():
     assert b"Content-" not in get
 
 
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+
+class Keeper(Server):
+    """Keeps a connection for `keeps` requests, however many it was asked for."""
+
+    keeps = 2
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.met += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            for _ in range(self.keeps):
+                self.heard.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(self.answers.pop(0))
+        writer.close()
+
+
 async def test_a_connection_made_ahead_that_the_server_has_closed_is_replaced():
-    async with serving(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") as (server, control):
+    async with serving(OK) as (server, control):
         server.hang_up_first = True
-        async with control.ahead():
-            spare = control._spare
-            assert spare is not None
-            reader, _ = await spare
+        async with control.conversation():
+            opening = control._opening
+            assert opening is not None
+            reader, _ = await opening
             assert await reader.read() == b""
             assert (await control.ask("POST", "/sleep", timeout_s=5)).good
     assert len(server.heard) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "met"),
+    [
+        (OK, 1),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n0\r\n\r\n", 1),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", 1),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n", 2),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n", 2),
+    ],
+    ids=["length", "chunked", "204", "told to close", "HTTP/1.0"],
+)
+async def test_a_conversation_asks_on_one_connection_if_the_server_keeps_it(first, met):
+    async with serving(first, OK, server_class=Keeper) as (server, control), control.conversation():
+        assert (await control.ask("POST", "/sleep", timeout_s=5)).good
+        assert (await control.ask("GET", "/is_sleeping", timeout_s=5)).good
+    assert server.met == met
+    assert b"Connection: keep-alive" in server.heard[0]
+
+
+async def test_a_question_on_a_connection_that_was_closed_unannounced_is_asked_anew():
+    async with serving(OK, OK) as (server, control), control.conversation():  # says nothing of closing, and closes
+        assert (await control.ask("POST", "/sleep", timeout_s=5)).good
+        assert (await control.ask("GET", "/is_sleeping", timeout_s=5)).good
+    assert [head.split()[0] for head in server.heard] == [b"POST", b"GET"]
+
+
+async def test_what_changes_something_never_goes_on_a_connection_that_may_be_closed():
+    async with serving(OK, OK, server_class=Keeper) as (server, control), control.conversation():
+        assert (await control.ask("POST", "/wake_up?tags=weights", timeout_s=5)).good
+        assert (await control.ask("POST", "/wake_up?tags=kv_cache", timeout_s=5)).good
+    assert server.met == 2
+
+
 async def test_nobody_listening_ahead_of_time_is_only_noticed_when_it_matters():
     control = Control(f"http://127.0.0.1:{free_port()}")
-    async with control.ahead():
+    async with control.conversation():
         with pytest.raises(NoAnswer, match="refuses connections"):
             await control.ask("POST", "/sleep", timeout_s=5)
