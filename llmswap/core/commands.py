@@ -88,6 +88,7 @@ class Start:
     Attributes:
         evicted: The upstreams that were evicted for it.
         caller: Whose request brought it about; empty if nobody's.
+        decided_s: Monotonic time of the decision: those in the way had to be drained first; None if nobody knows.
     """
 
     model: ModelId
@@ -95,6 +96,7 @@ class Start:
     cause: StartCause
     evicted: tuple[ModelId, ...] = ()
     caller: str = ""
+    decided_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class Wake:
     Attributes:
         evicted: The upstreams that were evicted for it.
         caller: Whose request brought it about; empty if nobody's.
+        decided_s: Monotonic time of the decision: those in the way had to be drained first; None if nobody knows.
     """
 
     model: ModelId
@@ -141,6 +144,7 @@ class Wake:
     cause: StartCause
     evicted: tuple[ModelId, ...] = ()
     caller: str = ""
+    decided_s: float | None = None
 
 
 Command = Dispatch | Reject | Start | Stop | Sleep | Wake

@@ -268,10 +268,10 @@ class Decisions:
         caller = "" if first is None else first.caller
         if up.state is State.ASLEEP:
             up.wake(books.now_s)
-            books.commands.append(Wake(up.id, up.generation, cause, swap.evicted, caller))
+            books.commands.append(Wake(up.id, up.generation, cause, swap.evicted, caller, up.swap_since_s))
         else:
             up.begin(books.next_generation(), books.now_s)
-            books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller))
+            books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller, up.swap_since_s))
 
     def _find_bed(self, up: Upstream) -> bool:
         """Find it a place among the sleepers, if it can sleep; if need be by stopping one that costs less."""

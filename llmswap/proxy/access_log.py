@@ -7,11 +7,13 @@ of all CPU time (each finds cold caches and wakes the thread that writes to stdo
 import asyncio
 import logging
 import re
+import time as clock
 from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from llmswap.proxy import records
 from llmswap.proxy.context import CONTEXT
 from llmswap.proxy.origin import client_address
 from llmswap.proxy.request_keys import DELIVERY, SERVED
@@ -20,7 +22,6 @@ log = logging.getLogger(__name__)
 
 GATHER_S = 0.05
 GATHER_MAX = 256
-STATUS_LEFT = 499  # nginx's word for a client that left
 
 _SKIPPED = ("/wol-health", "/api/performance", "/metrics")
 _UNPRINTABLE = re.compile(r'[^\x20-\x7e]|["\\]')
@@ -89,6 +90,7 @@ class AccessLog(AbstractAccessLogger):
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """Note a finished request."""
         if isinstance(request, web.Request):
+            records.close(request, response.status, clock.monotonic(), request.app[CONTEXT].observer)
             size = response.content_length or response.body_length
             request.app[ACCESS_LINES].note(request, response.status, size, time)
 

@@ -9,16 +9,18 @@ from multidict import CIMultiDict
 
 from llmswap.config.settings import ModelSettings
 from llmswap.core.events import SwapClass
-from llmswap.proxy import dialects, filters, swapping
+from llmswap.proxy import dialects, filters, records, swapping
 from llmswap.proxy.callers import caller_of
 from llmswap.proxy.context import Context
 from llmswap.proxy.dialects import Ask
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.messages import Outgoing
-from llmswap.proxy.request_keys import SERVED
-from llmswap.runtime.gate import Lease
+from llmswap.proxy.request_keys import RECORD, SERVED
+from llmswap.runtime.gate import Lease, Ticket
+from llmswap.runtime.observing import RequestRecord
 
 _SHOWN = 200  # characters of a client's model name in an error
+_ASKED = 128  # and in a record
 
 Body = bytes | AsyncIterator[bytes] | None
 Fill = Callable[[ModelSettings, str | None], tuple[Body, int | None]]
@@ -36,8 +38,6 @@ class Call:
         target: Path and query for the upstream.
         head: Headers for the upstream.
         substitutable: Whether another model's answer would do.
-        waited_s: How long it has waited for its leases, so far.
-        swap_s: How much of that was a swap; None if the model was up each time.
     """
 
     request: web.Request
@@ -49,16 +49,17 @@ class Call:
     swap_class: SwapClass
     caller: str
     substitutable: bool = True
-    waited_s: float = 0.0
-    swap_s: float | None = None
 
-    def granted(self, lease: Lease) -> None:
+    @property
+    def record(self) -> RequestRecord:
+        """What becomes of it."""
+        return self.request[RECORD]
+
+    def granted(self, ticket: Ticket, lease: Lease) -> None:
         """Note how it came by a lease, for the response to tell."""
-        self.waited_s += lease.waited_s
-        if lease.swap_s is not None:
-            self.swap_s = lease.swap_s + (self.swap_s or 0.0)
+        records.granted(self.record, ticket, lease)
         substitute = None if lease.model == self.settings.id else lease.model
-        self.request[SERVED] = swapping.served(self.waited_s, self.swap_s, substitute)
+        self.request[SERVED] = swapping.served(self.record.waited_s, self.record.swap_s, substitute)
 
     def outgoing(self, serving: ModelSettings) -> Outgoing:
         """Make what is sent to a model that serves: the one that is asked for, or one that stands in for it.
@@ -84,9 +85,12 @@ def call_of(  # noqa: PLR0913, PLR0917
     Raises:
         RequestError: 404, there is no such model; 400, the terms make no sense.
     """
+    record = request[RECORD]
+    record.asked, record.stream = ask.model[:_ASKED], ask.stream
     settings = find_model(context, ask.model)
     swap_class = swapping.class_of(request, settings, ask.model)
     caller = caller_of(request, context.loaded.settings.access)
+    record.model, record.caller = settings.id, caller
     return Call(request, settings, ask, target, head, fill, swap_class, caller)
 
 

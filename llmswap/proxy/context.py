@@ -13,8 +13,10 @@ from llmswap.proxy.inflight import InFlight
 from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.footprints import Seen
 from llmswap.runtime.gate import Gate
+from llmswap.runtime.heartbeat import Heartbeat
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
+from llmswap.runtime.observing import RequestObserver, Unobserved
 
 
 @dataclass
@@ -27,7 +29,9 @@ class Context:
         reload: Re-reads the config; raises ConfigError and changes nothing if it is bad.
         held_bodies: What JSON bodies take of the memory, all together.
         in_flight: The requests inside, so that one can be cancelled by its number.
+        observer: Sees requests for models.
         footprints: Tells what each model was seen to hold in each state.
+        heartbeat: Tells how late the event loop runs what is due; beats while the application runs.
     """
 
     loaded: Loaded
@@ -40,7 +44,9 @@ class Context:
     limits: BodyLimits = field(default_factory=BodyLimits)
     held_bodies: HeldBodies = field(default_factory=HeldBodies)
     in_flight: InFlight = field(default_factory=InFlight)
+    observer: RequestObserver = field(default_factory=Unobserved)
     footprints: Callable[[], Mapping[ModelId, Mapping[State, Seen]]] = dict
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
 
     def settings_of(self, model: ModelId) -> ModelSettings:
         """Give the HTTP-side settings of a model of the current fleet."""

@@ -20,14 +20,15 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from llmswap.config.settings import AccessSettings
-from llmswap.proxy import origin
-from llmswap.proxy.access_log import ACCESS_LINES, STATUS_LEFT
+from llmswap.proxy import origin, records
+from llmswap.proxy.access_log import ACCESS_LINES
 from llmswap.proxy.auth import CHALLENGE, KeyRing, candidate_key
 from llmswap.proxy.bodies import BodyLimits
 from llmswap.proxy.callers import key_mark
 from llmswap.proxy.context import Context
 from llmswap.proxy.dialects import Dialect
 from llmswap.proxy.errors import RequestError
+from llmswap.proxy.records import STATUS_LEFT
 from llmswap.proxy.rendering import error_response, from_http_exception
 from llmswap.proxy.request_keys import IS_ADMIN, KEY_MARK, REQUEST_ID, SERVED, STARTED
 from llmswap.proxy.swapping import ANSWERS
@@ -67,6 +68,7 @@ class Route:
         method: `*` for any.
         acts: A GET that changes something (starts or stops a model), so that other sites' pages may not make it.
             HEAD is not answered where that would act, too.
+        for_model: Its requests are for a model, and recorded as such.
         takes_body: A client that waits to be asked for its body is asked, if it is not too large for any route.
     """
 
@@ -75,6 +77,7 @@ class Route:
     scope: Scope
     handler: Handler
     acts: bool = False
+    for_model: bool = False
     takes_body: bool = False
     dialect: Dialect = Dialect.OPENAI
 
@@ -109,6 +112,8 @@ class Door:
         offered = request.headers.get("X-Request-Id")
         request[REQUEST_ID] = offered if offered and _REQUEST_ID.fullmatch(offered) else next(self._ids)
         route = self._routes.get(request.match_info.route)
+        if route is not None and route.for_model:
+            records.begin(request, route.path, began_s)
         try:
             self._admit(request, route)
             if request.method == "OPTIONS":
@@ -117,12 +122,14 @@ class Door:
                 await _expect(request, self._context.limits)
             return await handler(request)
         except asyncio.CancelledError:
-            took_s = time.monotonic() - began_s
-            request.app[ACCESS_LINES].note(request, STATUS_LEFT, 0, took_s)
+            now_s = time.monotonic()
+            records.close(request, STATUS_LEFT, now_s, self._context.observer)
+            request.app[ACCESS_LINES].note(request, STATUS_LEFT, 0, now_s - began_s)
             raise
         except Exception as error:
             if isinstance(error, web.HTTPException) and error.status < 400:
                 raise
+            records.failed(request, error)
             return self._failed(request, route, error)
 
     def _admit(self, request: web.Request, route: Route | None) -> None:

@@ -14,7 +14,7 @@ from llmswap.core.events import Generation
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
-from llmswap.proxy import bodies, dialects, headers, multipart, targets
+from llmswap.proxy import bodies, dialects, headers, multipart, records, targets
 from llmswap.proxy.calls import Body, Call, call_of, fill_nothing, filler
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Ask, Dialect
@@ -25,6 +25,7 @@ from llmswap.proxy.refusals import WAYS_OUT, refusal
 from llmswap.proxy.request_keys import DELIVERY, REQUEST_ID
 from llmswap.proxy.upstream import UNREACHABLE, Delivery, End, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
+from llmswap.runtime.observing import RequestOutcome
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +98,13 @@ async def serve(context: Context, call: Call) -> web.StreamResponse:
     except RequestError as error:
         if loading.response is None:
             raise
+        records.failed(request, error)
         return await loading.fail(error)
     except TimeoutError:
         if not scope.expired():
             raise
         cancelled = RequestError(503, "cancelled by an operator", "cancelled")
+        call.record.outcome = RequestOutcome.REFUSED
         if delivery.status:
             raise ConnectionResetError(cancelled.message) from None
         if loading.response is None:
@@ -122,11 +125,13 @@ async def _serve_on(
             context.gate.enter(call.settings.id, call.caller, call.swap_class) as ticket,
             context.in_flight.listed(ticket.request, scope),
         ):
+            records.entered(call.record, ticket, context.loop, context.observer)
             lease = await _lease(context, call, ticket, loading)
             serving = _serving(context, call, lease)
-            call.granted(lease)
+            call.granted(ticket, lease)
             outgoing = call.outgoing(serving)
-            sent_s = time.monotonic()
+            records.sends(call.record, outgoing, context.observer)
+            sent_s = call.record.sent_s = time.monotonic()
             try:
                 return await context.upstream.forward(
                     call.request,
@@ -146,6 +151,8 @@ async def _serve_on(
                 if again or not quick or loading.response is not None or not _unanswered(error, outgoing):
                     raise
                 unanswered = error
+            finally:
+                call.record.hop_ended_s = time.monotonic()
         if not await _noticed(context, lease.model, lease.generation):
             raise unanswered
         again = True
@@ -226,4 +233,5 @@ async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingS
             return await loading.wait(context.loop, ticket)
         return await ticket.lease()
     except Refused as refused:
+        call.record.refusal = refused.reject.reason
         raise refusal(context, call.request, ticket.model, refused.reject) from None

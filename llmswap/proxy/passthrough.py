@@ -99,6 +99,8 @@ async def upstream(request: web.Request) -> web.StreamResponse:
         caller_of(request, settings.access),
         substitutable=False,  # whose page is asked for is in its address
     )
+    record = call.record
+    record.model, record.asked, record.caller = place.settings.id, place.settings.id, call.caller
     return await serve(context, call)
 
 

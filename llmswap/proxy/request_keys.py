@@ -4,6 +4,7 @@ from aiohttp import web
 
 from llmswap.proxy.hop.messages import Delivery
 from llmswap.proxy.swapping import Served
+from llmswap.runtime.observing import RequestRecord
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("llmswap.request_id", str)
 
@@ -18,6 +19,9 @@ SERVED: web.RequestKey[Served] = web.RequestKey("llmswap.served", Served)
 
 # The response whose head is on the wire. From then on a failure can only be told by breaking the connection.
 STARTED: web.RequestKey[web.StreamResponse] = web.RequestKey("llmswap.started", web.StreamResponse)
+
+# What becomes of a request for a model. Absent on other routes.
+RECORD: web.RequestKey[RequestRecord] = web.RequestKey("llmswap.record", RequestRecord)
 
 # What a request that has gone to an upstream has brought its client so far.
 DELIVERY: web.RequestKey[Delivery] = web.RequestKey("llmswap.delivery", Delivery)

@@ -87,7 +87,7 @@ _FIXED = (
     Route("POST", "/api/models/wake/{model:.+}", Scope.ADMIN, sleep_orders.wake),
     Route("POST", "/api/inflight/{id}/cancel", Scope.ADMIN, admin.cancel),
     Route("GET", "/upstream", Scope.OPEN, pages.to_front),
-    Route("*", "/upstream/{rest:.*}", Scope.ADMIN, passthrough.upstream, takes_body=True),
+    Route("*", "/upstream/{rest:.*}", Scope.ADMIN, passthrough.upstream, for_model=True, takes_body=True),
     # All the rest. Last, because aiohttp answers what no route matches in its own way, 100-continue included.
     Route("*", "/{rest:.*}", Scope.OPEN, pages.nothing_here),
 )
@@ -98,9 +98,9 @@ def table() -> Iterator[Route]:
     yield from _FIXED
     for path in _BODY_PATHS:
         dialect = Dialect.ANTHROPIC if path in _ANTHROPIC_PATHS else Dialect.OPENAI
-        yield Route("POST", path, Scope.INFERENCE, inference.infer, takes_body=True, dialect=dialect)
+        yield Route("POST", path, Scope.INFERENCE, inference.infer, for_model=True, takes_body=True, dialect=dialect)
     for path in _QUERY_PATHS:
-        yield Route("GET", path, Scope.INFERENCE, inference.infer_by_query, acts=True)
+        yield Route("GET", path, Scope.INFERENCE, inference.infer_by_query, acts=True, for_model=True)
     for path in _NOT_YET_PATHS:
         yield Route("*", path, Scope.READ, pages.not_yet)
 
@@ -109,7 +109,6 @@ def build_app(context: Context) -> web.Application:
     """Put the HTTP surface together."""
     app = web.Application()
     app[CONTEXT] = context
-    app[health.HEARTBEAT] = health.Heartbeat()
     app[ACCESS_LINES] = AccessLines()
     routes: dict[web.AbstractRoute, Route] = {}
     for line in sorted(table(), key=lambda line: line.path):  # methods of one path side by side share a resource

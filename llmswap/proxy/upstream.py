@@ -77,7 +77,8 @@ class UpstreamClient:
             raise fault.as_request_error() from fault
         except BaseException as error:  # cut off: by the upstream, or because the client left
             died = isinstance(error.__cause__, UpstreamFault)
-            delivery.end = End.UPSTREAM_DIED if died else End.CLIENT_GONE
+            left = isinstance(error, ClientGone | asyncio.CancelledError)
+            delivery.end = End.UPSTREAM_DIED if died else End.CLIENT_GONE if left else End.FAILED
             delivery.error = str(error) or type(error).__name__
             raise
         finally:

@@ -15,9 +15,10 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
 from llmswap.proxy.calls import Call, fill_nothing
 from llmswap.proxy.dialects import Ask
-from llmswap.proxy.request_keys import SERVED
+from llmswap.proxy.request_keys import RECORD, SERVED
 from llmswap.proxy.swapping import SERVED_BY, served
-from llmswap.runtime.gate import Lease
+from llmswap.runtime.gate import Lease, Ticket
+from llmswap.runtime.observing import RequestRecord
 from tests.proxy.rig import Rig, model, rig_on
 from tests.raw import Reply, request
 from tests.stack import until
@@ -312,11 +313,13 @@ def test_a_model_id_in_a_header_is_always_printable() -> None:
 
 
 def test_the_waits_for_both_leases_of_a_call_that_is_sent_twice_are_added_up() -> None:
-    noted: dict[Any, Any] = {}
+    noted: dict[Any, Any] = {RECORD: RequestRecord("1", "POST", "/", "/", 0.0)}
     ask = Ask("m")
     call = Call(noted, model("m"), ask, "/", CIMultiDict(), fill_nothing, SwapClass.MAY_SWAP, "")  # type: ignore[arg-type]
     for waited_s, swap_s in ((1.0, None), (2.0, 1.5), (4.0, 1.0)):
-        call.granted(Lease(RequestId(1), ModelId("m"), Generation(1), "", waited_s, swap_s))
+        call.granted(
+            Ticket(RequestId(1), ModelId("m")), Lease(RequestId(1), ModelId("m"), Generation(1), "", waited_s, swap_s)
+        )
     assert [value for _, value in noted[SERVED].fields] == ["7.000", "2.500", "miss"]
 
 

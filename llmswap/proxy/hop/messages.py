@@ -39,6 +39,7 @@ class End(StrEnum):
     COMPLETE = "complete"
     CLIENT_GONE = "client_gone"
     UPSTREAM_DIED = "upstream_died"
+    FAILED = "failed"  # neither: a fault of ours, or the answer cannot be used
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class Delivery:
 
     Attributes:
         status: Status the client got; 0 if it got none.
+        upstream_status: Status that the upstream gave; None if it gave none.
         bytes_in: Request body bytes sent to the upstream.
         bytes_out: Response body bytes sent to the client, without framing.
         first_byte_s: Monotonic time of the first body byte from the upstream.
@@ -55,6 +57,7 @@ class Delivery:
     """
 
     status: int = 0
+    upstream_status: int | None = None
     bytes_in: int = 0
     bytes_out: int = 0
     first_byte_s: float | None = None

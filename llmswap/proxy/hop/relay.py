@@ -31,6 +31,7 @@ class Relay:
         self._delivery = delivery
         self._tap = tap
         self._sse_error = sse_error
+        delivery.upstream_status = exchange.head.status
 
     async def answer(self) -> web.StreamResponse:
         """Send the answer; the response is complete but for its end, which aiohttp writes.

@@ -1,0 +1,145 @@
+"""The record of a request for a model: begun at the door, filled in on its way, closed when its answer is out."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp import web
+
+from llmswap.core.commands import RejectReason
+from llmswap.proxy.errors import RequestError
+from llmswap.proxy.hop.messages import UNREACHABLE, Delivery, End, Outgoing
+from llmswap.proxy.request_keys import DELIVERY, KEY_MARK, RECORD, REQUEST_ID
+from llmswap.runtime.gate import Lease, Ticket
+from llmswap.runtime.loop import RunLoop
+from llmswap.runtime.observing import HeaderFields, RequestObserver, RequestOutcome, RequestRecord, UpstreamError
+
+log = logging.getLogger(__name__)
+
+STATUS_LEFT = 499  # nginx's word for a client that left
+OTHER_CALLER = "_other"
+
+_Got = TypeVar("_Got")
+
+_REFUSED = {
+    RejectReason.OVER_LIMIT: RequestOutcome.QUEUE_FULL,
+    RejectReason.QUEUE_FULL: RequestOutcome.QUEUE_FULL,
+    RejectReason.QUEUE_TIMEOUT: RequestOutcome.QUEUE_TIMEOUT,
+    RejectReason.UPSTREAM_FAILED: RequestOutcome.SWAP_FAILED,
+    RejectReason.START_TIMEOUT: RequestOutcome.SWAP_FAILED,
+    RejectReason.BACKOFF: RequestOutcome.SWAP_FAILED,
+    RejectReason.STUCK: RequestOutcome.SWAP_FAILED,
+}
+_UPSTREAM_ERRORS = {
+    UNREACHABLE: UpstreamError.CONNECT,
+    "upstream_timeout": UpstreamError.TIMEOUT,
+    "upstream_failed": UpstreamError.RESET,
+    "upstream_refused": UpstreamError.HTTP_5XX,
+}
+
+
+def begin(request: web.Request, route: str, began_s: float) -> None:
+    """Begin the record of a request for a model.
+
+    Args:
+        request: It, with its number.
+        route: As the URL table has it.
+        began_s: When its head was there.
+    """
+    request[RECORD] = RequestRecord(
+        request[REQUEST_ID],
+        request.method,
+        route,
+        request.rel_url.raw_path,
+        began_s,
+        request.remote or "",
+        request.headers.get("traceparent", ""),
+        request.headers.get("tracestate", ""),
+    )
+
+
+def entered(record: RequestRecord, ticket: Ticket, loop: RunLoop, observer: RequestObserver) -> None:
+    """Note that it stands at the gate."""
+    record.request = ticket.request
+    record.entered_s = ticket.arrived_s
+    if ticket.waiting:
+        record.position = loop.queue_position(ticket.request)
+        record.waiting = loop.snapshot().upstreams[ticket.model].waiting
+        _show(lambda: observer.waits(record), record, None)
+
+
+def granted(record: RequestRecord, ticket: Ticket, lease: Lease) -> None:
+    """Note that it got its upstream."""
+    record.granted_s = ticket.arrived_s + lease.waited_s
+    record.waited_s += lease.waited_s
+    if lease.swap_s is not None:
+        record.swap_s = lease.swap_s + (record.swap_s or 0.0)
+    record.serving, record.generation, record.base_url = lease.model, lease.generation, lease.base_url
+
+
+def sends(record: RequestRecord, outgoing: Outgoing, observer: RequestObserver) -> None:
+    """Give it what the observer wants to go along."""
+    nothing: HeaderFields = ()
+    for name, value in _show(lambda: observer.sends(record), record, nothing):
+        outgoing.headers[name] = value
+
+
+def failed(request: web.Request, error: BaseException) -> None:
+    """Note what kept it from an answer, or cut that off."""
+    record = request.get(RECORD)
+    if record is None:
+        return
+    if isinstance(error, RequestError):
+        record.upstream_error = _UPSTREAM_ERRORS.get(error.code or "")
+        record.error = error.message.partition("\n")[0]
+        if record.upstream_error is UpstreamError.HTTP_5XX and error.status < 500:
+            record.upstream_error = UpstreamError.HTTP_4XX
+    else:
+        record.error = f"{type(error).__name__}: {error}"
+
+
+def close(request: web.Request, status: int, ended_s: float, observer: RequestObserver) -> None:
+    """Tell the observer what became of it. Does nothing if it was for no model, or has been closed."""
+    record = request.get(RECORD)
+    if record is None or record.ended_s is not None:
+        return
+    record.ended_s = ended_s
+    record.status = status
+    record.caller_class = request.get(KEY_MARK, OTHER_CALLER)
+    delivery = request.get(DELIVERY)
+    if delivery is not None:
+        _take(record, delivery)
+    if record.outcome is None:
+        record.outcome = _outcome(record, None if delivery is None else delivery.end)
+    _show(lambda: observer.ended(record), record, None)
+
+
+def _show(see: Callable[[], _Got], record: RequestRecord, otherwise: _Got) -> _Got:
+    """Show it to an observer, whose trouble is not the client's."""
+    try:
+        return see()
+    except Exception:
+        log.exception("an observer failed on request %s", record.id)
+        return otherwise
+
+
+def _take(record: RequestRecord, delivery: Delivery) -> None:
+    record.status = delivery.status or record.status
+    record.upstream_status = delivery.upstream_status
+    record.bytes_in, record.bytes_out = delivery.bytes_in, delivery.bytes_out
+    record.first_byte_s = delivery.first_byte_s
+    record.error = record.error or delivery.error
+    if delivery.end is End.UPSTREAM_DIED:
+        record.upstream_error = record.upstream_error or UpstreamError.RESET
+    elif record.upstream_status is not None and record.upstream_status >= 400:
+        record.upstream_error = UpstreamError.HTTP_4XX if record.upstream_status < 500 else UpstreamError.HTTP_5XX
+
+
+def _outcome(record: RequestRecord, end: End | None) -> RequestOutcome:
+    if record.refusal is not None:
+        return _REFUSED.get(record.refusal, RequestOutcome.REFUSED)
+    if end is End.CLIENT_GONE or record.status == STATUS_LEFT:
+        return RequestOutcome.CLIENT_DISCONNECT
+    if record.upstream_error is UpstreamError.HTTP_4XX or (record.upstream_error is None and record.status < 500):
+        return RequestOutcome.CLIENT_ERROR if record.status >= 400 else RequestOutcome.OK
+    return RequestOutcome.INTERNAL_ERROR if record.upstream_error is None else RequestOutcome.UPSTREAM_ERROR
