@@ -8,6 +8,7 @@ from llmswap.config.kinds import AtLeast0, AtLeast1, Flag, Free, Section, Size, 
 from llmswap.config.schema_models import FiltersSection, ModelSection, PeerTimeoutsSection
 from llmswap.config.schema_routing import GroupSection, MatrixSection, Profiles, RoutingSection
 from llmswap.config.schema_sleeping import GpuMemorySection, SleepersSection
+from llmswap.config.schema_telemetry import TelemetrySection
 
 
 class OnStartupSection(Section):
@@ -144,6 +145,7 @@ class ConfigFile(Section):
     sleepers: SleepersSection = Field(default=SleepersSection(), description="What all sleeping models may take.")
     gpu_memory: GpuMemorySection = Field(default=GpuMemorySection(), description="When device memory counts as free.")
     journal: JournalSection | None = Field(default=None, description="Record every step of the scheduler, no prompts.")
+    telemetry: TelemetrySection = Field(default=TelemetrySection(), description="Traces, log lines, metrics.")
     allow_unauthenticated: Flag = Field(
         default=False,
         description="Serve other machines although no key is configured. Anyone who can connect may use it.",

@@ -250,6 +250,41 @@ class JournalSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetrySettings:
+    """What llmswap tells of itself. What is empty is left to the standard OTEL_* variables.
+
+    Attributes:
+        endpoint: URL of an OTLP receiver.
+        protocol: `http/protobuf` or `grpc`.
+        sampler: `always`, `residency` or `never`.
+        ratio: Share of the requests for resident models that `residency` keeps.
+        trust_remote_parent: Whether a client's trace is continued; None means for clients on this machine.
+        log_format: Of our own lines on standard output: `text`, `json` or `logfmt`.
+        compat_llamaswap: Also expose llama-swap's gauges.
+    """
+
+    endpoint: str = ""
+    protocol: str = ""
+    sampler: str = ""
+    ratio: float = 0.1
+    trust_remote_parent: bool | None = None
+    log_format: str = "text"
+    compat_llamaswap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceSettings:
+    """How the machine is sampled.
+
+    Attributes:
+        every_s: Seconds between samples for `/api/performance`; 0 means llama-swap's default.
+    """
+
+    disabled: bool = False
+    every_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class MemorySettings:
     """When device memory counts as free again after an upstream was stopped or put to sleep.
 
@@ -282,6 +317,8 @@ class Settings:
     preload: tuple[ModelId, ...] = ()
     journal: JournalSettings | None = None
     memory: MemorySettings = field(default_factory=MemorySettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    performance: PerformanceSettings = field(default_factory=PerformanceSettings)
 
 
 @dataclass(frozen=True, slots=True)

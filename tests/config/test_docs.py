@@ -101,6 +101,7 @@ def test_the_page_says_what_each_preset_sends():
 
 
 FAIR = ("priority", "maxWait", "hold", "queueLimit")
+TRACES = ("endpoint", "protocol", "sampler", "percent", "trustRemoteParent")
 SLEEP = ("preset", "verify", "warmup", "residual", "drainTimeout")
 
 
@@ -121,6 +122,8 @@ def test_the_page_says_whose_each_key_is():
         *("models.ID.sleep", *(f"models.ID.sleep.{key}" for key in SLEEP)),
         *("models.ID.sleepAfter", "sleepAfter", "sleepers", "sleepers.max", "sleepers.hostMemory"),
         *("gpuMemory", "gpuMemory.freed", "gpuMemory.timeout", "gpuMemory.onTimeout"),
+        *("telemetry", "telemetry.traces", *(f"telemetry.traces.{key}" for key in TRACES)),
+        *("telemetry.logFormat", "telemetry.compat", "telemetry.compat.llamaswap"),
         *("journal", "journal.path", "journal.maxSize", "journal.keep"),
         *("models.ID.trustProxy", "models.ID.queueTimeout", "models.ID.healthCheckTimeout"),
     }
