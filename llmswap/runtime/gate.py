@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from llmswap.core.commands import Dispatch, Reject
+from llmswap.core.commands import Dispatch, Reject, RejectReason
 from llmswap.core.events import Generation, RequestArrived, RequestCancelled, RequestFinished, RequestId, SwapClass
 from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
@@ -103,6 +103,7 @@ class Gate:
         self._base_url = base_url
         self._numbers = itertools.count(1)
         self._tickets: dict[RequestId, Ticket] = {}
+        self._closed = ""
         loop.performs({Dispatch: self._dispatch, Reject: self._reject})
 
     @property
@@ -116,6 +117,8 @@ class Gate:
         ticket = Ticket(RequestId(next(self._numbers)), model)
         self._tickets[ticket.request] = ticket
         self._loop.post(RequestArrived(ticket.request, model, caller, swap_class))
+        if self._closed:
+            self._turn_away(ticket)
         try:
             yield ticket
         finally:
@@ -124,6 +127,16 @@ class Gate:
                 self._loop.post(RequestFinished(ticket.request))
             elif ticket.waiting:
                 self._loop.post(RequestCancelled(ticket.request))
+
+    def close(self, why: str) -> None:
+        """Refuse everybody who waits, and whoever comes: there is no scheduler any more that would."""
+        self._closed = why
+        for ticket in self._tickets.values():
+            self._turn_away(ticket)
+
+    def _turn_away(self, ticket: Ticket) -> None:
+        if ticket.waiting:
+            ticket.settle(Reject(ticket.request, RejectReason.DRAINING, self._closed))
 
     def ready_url(self, model: ModelId) -> str | None:
         """Give the address of a model that is ready at this moment, with no lease; None if it is not.
