@@ -43,6 +43,7 @@ from llmswap.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 DRAIN_LIMIT_S = 30.0
+RELOAD_PAUSE_S = 0.2  # between two that signals ask for
 STOP_MARGIN_S = 5.0  # after the drain deadline everything is killed; this is for the kernel to do it
 PRELOAD_MARGIN_S = 60.0  # beyond a model's own readiness limit, for those it has to evict
 
@@ -85,6 +86,8 @@ class App:
         self.stopping = asyncio.Event()
         self._reload_lock = asyncio.Lock()
         self._reload_wanted = False
+        self._signalled = False
+        self._obeying = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: Server | None = None
 
@@ -235,9 +238,18 @@ class App:
                 log.error("reload refused: %s", issue)
 
     def request_reload(self) -> None:
-        """Reload in the background (SIGHUP)."""
-        if not self.stopping.is_set():
-            self._spawn(self.reload_logged())
+        """Reload in the background (SIGHUP), the first time at once; what comes soon after it is one more reload."""
+        self._signalled = True
+        if not self._obeying and not self.stopping.is_set():
+            self._obeying = True
+            self._spawn(self._obey_signals())
+
+    async def _obey_signals(self) -> None:
+        while self._signalled:
+            self._signalled = False
+            await self.reload_logged()
+            await asyncio.sleep(RELOAD_PAUSE_S)
+        self._obeying = False
 
     def request_stop(self) -> None:
         """Begin to drain; asked a second time, end at once (SIGTERM, SIGINT)."""
@@ -249,6 +261,8 @@ class App:
 
     def _fatal(self, error: BaseException) -> None:
         del error  # logged where it was caught
+        if self.loop.dead is not None:
+            self.context.gate.close("the scheduler has failed and llmswap is stopping")
         self.exit_code = EXIT_FATAL
         self.stopping.set()
 

@@ -1,14 +1,17 @@
 """Fault rows of reloading that need the whole program: files as they really change, streams that must not notice."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from llmswap.app import RELOAD_PAUSE_S
 from tests.dialogue import ask, listening
 from tests.stack import Program, as_yaml, fake, until
 
 SLOW = {"itl": 20, "output_tokens": "exact:1000"}
+EDITS = 50
 RELOAD_OK = "llmswap_config_last_reload_successful"
 BAD_CONFIGS = {
     "not YAML": "models: [",
@@ -99,6 +102,31 @@ async def test_F080_removed_model_finishes_its_streams_then_stops(stack, http, c
     await until(lambda: not upstream.is_running(), "the old upstream stops once it is idle")
     if change == "changed":
         assert (await ask(http, program, "a"))[0] == 200
+
+
+@pytest.mark.parametrize("way", ["watched", "signalled"])
+async def test_F079_fifty_edits_in_a_second_are_a_few_reloads_and_the_last_one_wins(stack, http, way):
+    """The edit in the middle is bad, and none may be lost; the model that is in all of them serves on."""
+    keep = {"keep": {"cmd": fake("keep", **SLOW)}}
+    program = stack.start({"models": keep}, *(["--watch-config"] if way == "watched" else []))
+    async with listening(http, program, "keep") as stream:
+        await stream.hear(1)
+        pid = program.upstream_pid("keep")
+        began_s = time.monotonic()
+        for number in range(EDITS):
+            text = "models: [" if number == EDITS // 2 else {"models": {**keep, f"v{number}": {"cmd": fake("v")}}}
+            program.write_config(text)
+            if way == "signalled":
+                program.reload()
+        at_most = 4 + (time.monotonic() - began_s) / RELOAD_PAUSE_S
+        await until_listed(http, program, "keep", f"v{EDITS - 1}")
+        assert await program.metric(RELOAD_OK) == 1
+        heard = stream.tokens
+        await stream.hear(heard + 20)
+        assert program.upstream_pid("keep") == pid
+    assert (await ask(http, program, f"v{EDITS - 1}"))[0] == 200
+    assert await program.metric("llmswap_config_models") == 2
+    assert program.log_text().count("config reloaded") <= at_most
 
 
 def writer_of(fifo: Path) -> int:
