@@ -138,3 +138,27 @@ async def test_F120_another_program_that_takes_the_memory_is_not_waited_for(box,
     await until(lambda: foreign.hold(5.5) is None, "the game has its memory")
     await swap
     assert time.monotonic() - began_s < 10  # the cap on waiting is 30
+
+
+@pytest.mark.parametrize("version", ["", "apart", "moving"])
+async def test_F121_what_a_driver_counts_as_its_own_neither_delays_a_swap_nor_changes_what_a_model_holds(
+    box, http, version
+):
+    """Models that are small beside the reserve: what moves there would be all of what must be free again."""
+    box.ail(version)
+    program = box.start(gib=0.3)
+    for model in "aba":
+        began_s = time.monotonic()
+        await serves(http, program, model)
+        assert time.monotonic() - began_s < 10  # the cap on waiting is 30
+
+        async def told(model: str = model) -> int | None:
+            async with http.get(program.url + "/api/status") as answer:
+                of = {entry["model"]: entry for entry in (await answer.json())["models"]}
+            assert [entry["failure"] for entry in of.values()] == [None, None]
+            return of[model]["memory"].get("ready", {}).get("gpu_bytes")
+
+        held = await until(told, f"what {model} holds is known")
+        assert held == pytest.approx(0.3 * (1 << 30), rel=0.01), "the driver's own is nobody's"
+    assert await program.running() == {"a": "ready"}
+    assert read(box.ledger).refused == 0

@@ -2,16 +2,19 @@
 
 What the driver knows is the ledger of the simulated engines (NVML_STUB_LEDGER); what ails it, a word in a file
 (NVML_STUB_FAULT), read at each call: `hang`, `lost`, `missing`, or `hidden` (processes have the pids of another world).
+Versions differ in what they call used; the fault may name one: `apart` leaves its reserve out, `moving` has it grow
+when fewer than two processes are there. Otherwise the reserve is in it, and stays as it is.
 """
 
 import os
 import time
 from pathlib import Path
 
-from llmswap.fake_upstream.gpus import GIB, read
+from llmswap.fake_upstream.gpus import GIB, Gpu, read
 from tests.runtime.fake_nvml import GPU_IS_LOST, LIBRARY_NOT_FOUND, Card, FakeNvml, NVMLError
 
-RESERVED_BYTES = GIB // 2  # the driver's own, which this version counts as used
+RESERVED_BYTES = GIB // 2  # the driver's own
+MOVING_BYTES = 48 << 20  # of it
 ELSEWHERE = 1 << 22  # above every pid of this machine
 _AILMENTS = {"lost": GPU_IS_LOST, "missing": LIBRARY_NOT_FOUND}
 _LEDGER, _FAULT = Path(os.environ["NVML_STUB_LEDGER"]), Path(os.environ["NVML_STUB_FAULT"])
@@ -19,6 +22,13 @@ _LEDGER, _FAULT = Path(os.environ["NVML_STUB_LEDGER"]), Path(os.environ["NVML_ST
 
 def _fault() -> str:
     return _FAULT.read_text().strip() if _FAULT.exists() else ""
+
+
+def _reserve(gpu: Gpu) -> int:
+    """What of the driver's own it counts as used."""
+    if _fault() == "apart":
+        return 0
+    return RESERVED_BYTES + (MOVING_BYTES if _fault() == "moving" and len(gpu.by_pid) < 2 else 0)
 
 
 class _Machine(FakeNvml):
@@ -35,7 +45,7 @@ class _Machine(FakeNvml):
             Card(
                 f"GPU-{gpu.index}",
                 gpu.total_bytes + RESERVED_BYTES,
-                gpu.used_bytes + RESERVED_BYTES,
+                gpu.used_bytes + _reserve(gpu),
                 {pid + shift: used for pid, used in gpu.by_pid.items()},
             )
             for gpu in read(_LEDGER).gpus
