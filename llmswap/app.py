@@ -39,6 +39,7 @@ from llmswap.runtime.supervisor import Supervisor
 from llmswap.runtime.watch import stamp, watch
 from llmswap.telemetry.logs import StepLog
 from llmswap.telemetry.metrics import Metrics
+from llmswap.telemetry.watching import Watching
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ class App:
             upstream=UpstreamClient(),
             metrics=self._metrics.render,
             reload=self.reload,
+            observer=Watching(),
             footprints=self.footprints.learned,
         )
 
