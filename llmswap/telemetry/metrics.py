@@ -45,16 +45,16 @@ class Metrics:
 
     def __init__(self, fleet: Fleet, snapshot: Callable[[], Snapshot]) -> None:
         self._registry = CollectorRegistry()
-        self._wait = self._histogram(names.QUEUE_WAIT, names.WAIT_BUCKETS_S)
+        self._wait = self._histogram(names.QUEUE_WAIT, names.WAIT)
         self._rejections = self._counter(names.REJECTIONS)
         self._swaps = self._counter(names.SWAPS)
-        self._swap_duration = self._histogram(names.SWAP_DURATION, names.SWAP_BUCKETS_S)
+        self._swap_duration = self._histogram(names.SWAP_DURATION, names.SWAP)
         self._transitions = self._counter(names.SWAP_TRANSITIONS)
         self._exits = self._counter(names.MODEL_EXITS)
         self._config_models = self._gauge(names.CONFIG_MODELS)
         self._reload_ok = self._gauge(names.CONFIG_RELOAD_OK)
         self._reload_time = self._gauge(names.CONFIG_RELOAD_TIME)
-        self._gauge(names.BUILD_INFO).labels(llmswap.__version__, platform.python_version()).set(1)
+        self._gauge(names.BUILD_INFO).labels(llmswap.__version__, "", platform.python_version()).set(1)
         self._registry.register(_SnapshotCollector(snapshot))
         self._arrivals: dict[RequestId, tuple[ModelId, float]] = {}
         self._starts: dict[tuple[ModelId, Generation], tuple[float, str]] = {}
