@@ -151,8 +151,8 @@ class Program:
         async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}/_fake/journal") as response:
             assert response.status == 200, await response.text()
             data = await response.json()
-        entries: list[dict[str, Any]] = data["entries"] if isinstance(data, dict) else data
-        return entries
+        calls: list[dict[str, Any]] = data["calls"]
+        return calls
 
     def family(self) -> list[psutil.Process]:
         """Give every living process that this program or anything under it has started, itself left out."""

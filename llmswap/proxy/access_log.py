@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 GATHER_S = 0.05
 GATHER_MAX = 256
 
-_SKIPPED = ("/wol-health", "/api/performance", "/metrics")
+_SKIPPED = ("/wol-health", "/api/performance", "/metrics", "/sd/prometheus", "/upstream-metrics/")  # asked all the time
 _UNPRINTABLE = re.compile(r'[^\x20-\x7e]|["\\]')
 _USER_AGENT_MAX = 200
 

@@ -4,7 +4,18 @@ from collections.abc import Iterator
 
 from aiohttp import web
 
-from llmswap.proxy import admin, health, inference, logs, models, pages, passthrough, queue, sleep_orders
+from llmswap.proxy import (
+    admin,
+    health,
+    inference,
+    logs,
+    models,
+    pages,
+    passthrough,
+    queue,
+    scraping,
+    sleep_orders,
+)
 from llmswap.proxy.access_log import ACCESS_LINES, AccessLines
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Dialect
@@ -71,6 +82,8 @@ _FIXED = (
     Route("GET", "/models", Scope.INFERENCE, models.list_models),
     Route("GET", "/v1/models/{id:.+}", Scope.INFERENCE, models.one_model),
     Route("GET", "/metrics", Scope.METRICS, admin.metrics),
+    Route("GET", "/sd/prometheus", Scope.METRICS, scraping.targets),
+    Route("GET", "/upstream-metrics/{model:.+}", Scope.METRICS, scraping.scrape),
     Route("GET", "/running", Scope.READ, admin.running),
     Route("GET", "/api/status", Scope.READ, admin.status),
     Route("GET", "/api/queue", Scope.READ, queue.queue),
