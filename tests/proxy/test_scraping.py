@@ -1,11 +1,11 @@
 """Upstreams' own metrics: who is listed, what is passed on, and that looking changes nothing."""
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote, unquote
 
-import aiohttp
 import orjson
 import pytest
 from aiohttp import web
@@ -15,11 +15,10 @@ from llmswap.core.events import UpstreamExited, UpstreamStopped
 from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
 from llmswap.proxy import scraping
-from tests.dialogue import ask as chat
 from tests.proxy.beds import beds, sleepy
 from tests.proxy.front import KEY, Answer, Front, ask, front, loaded, model
 from tests.proxy.rig import Upstream, recording_upstream
-from tests.stack import Program, Stack, fake, until
+from tests.stack import until
 
 ODD = ("author/model", "my model", "modèle-ü", "100%", "a%20b", "q?x#y", "dots/../up")
 
@@ -113,25 +112,13 @@ class Exposing:
         return await ask(self.served, "GET", scraping.PREFIX + quote(name), headers)
 
 
-def exposing(*names: str) -> Any:
-    return _Exposing(names or ("m1",))
-
-
-class _Exposing:
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self._names = names
-
-    async def __aenter__(self) -> Exposing:
-        self._upstream, self._front = recording_upstream(), front(loaded(*map(model, self._names)))
-        upstream, served = await self._upstream.__aenter__(), await self._front.__aenter__()
+@asynccontextmanager
+async def exposing(*names: str) -> AsyncIterator[Exposing]:
+    async with recording_upstream() as upstream, front(loaded(*map(model, names or ("m1",)))) as served:
         served.base_url = upstream.url
-        for name in self._names:
+        for name in served.context.loaded.fleet.models:
             served.load(name)
-        return Exposing(served, upstream)
-
-    async def __aexit__(self, *raised: object) -> None:
-        await self._front.__aexit__(*raised)
-        await self._upstream.__aexit__(*raised)
+        yield Exposing(served, upstream)
 
 
 def gives(body: bytes, status: int = 200, **headers: str) -> Any:
@@ -372,74 +359,3 @@ async def test_a_scrape_takes_no_place() -> None:
         scraping_it.cancel()  # Prometheus hung up
         await asyncio.gather(scraping_it, return_exceptions=True)
         await asyncio.wait_for(holding.cut.wait(), 5)
-
-
-# The whole program, over simulated engines.
-
-
-async def said(http: aiohttp.ClientSession, program: Program, path: str) -> tuple[int, str]:
-    async with http.get(program.url + path) as answer:
-        return answer.status, await answer.text()
-
-
-async def target_models(http: aiohttp.ClientSession, program: Program) -> list[str]:
-    status, text = await said(http, program, "/sd/prometheus")
-    assert status == 200
-    return [entry["labels"]["model"] for entry in orjson.loads(text)]
-
-
-async def test_an_idle_model_stops_on_time_although_it_is_scraped_all_the_time(
-    stack: Stack, http: aiohttp.ClientSession
-) -> None:
-    ttl_s = 1
-    program = stack.start({"models": {"m": {"cmd": fake("m", persona="vllm", time_scale=0.001), "ttl": ttl_s}}})
-    assert (await chat(http, program, "m", max_tokens=1))[0] == 200
-    idle_since_s, scrapes = time.monotonic(), 0
-    while (answer := await said(http, program, "/upstream-metrics/m"))[0] == 200:
-        assert "vllm:num_requests_running" in answer[1]
-        scrapes += 1
-        assert time.monotonic() - idle_since_s < ttl_s + 10, "it is still up"
-    took_s = time.monotonic() - idle_since_s
-    assert answer[0] == 404
-    assert "not_ready" in answer[1]
-    assert scrapes >= 10
-    assert took_s >= ttl_s * 0.9
-    assert took_s < ttl_s + 3
-    await until(lambda: "m: stopping (ttl)" in program.log_text(), "the reason in the log")
-
-
-async def test_targets_come_and_go_with_swaps_and_a_sleeper_is_left_alone(
-    stack: Stack, http: aiohttp.ClientSession
-) -> None:
-    sleeps = {"sleepMode": "enable", "sleep": {"preset": "vllm-l1"}}
-    engine = {"persona": "vllm", "enable_sleep_mode": True, "time_scale": 0.001}
-    stack.environ["VLLM_SERVER_DEV_MODE"] = "1"
-    program = stack.start(
-        {
-            "models": {
-                "sleepy": {"cmd": fake("sleepy", **engine), **sleeps},
-                "cpp": {"cmd": fake("cpp", "--metrics", persona="llamacpp", time_scale=0.01)},
-                "mute": {"cmd": fake("mute", persona="llamacpp", time_scale=0.01)},
-            }
-        }
-    )
-    assert await target_models(http, program) == []
-    assert (await chat(http, program, "sleepy", max_tokens=1))[0] == 200
-    assert await target_models(http, program) == ["sleepy"]
-    assert (await chat(http, program, "cpp", max_tokens=1))[0] == 200
-    assert await target_models(http, program) == ["cpp"]
-    status, text = await said(http, program, "/upstream-metrics/cpp")
-    assert (status, "llamacpp:" in text) == (200, True)
-    assert (await program.running())["sleepy"] == "asleep"
-    before = await program.journal("sleepy")
-    for _ in range(20):
-        status, text = await said(http, program, "/upstream-metrics/sleepy")
-        assert (status, "not_ready" in text) == (404, True)
-    assert (await program.running())["sleepy"] == "asleep"
-    asked = [call["path"] for call in await program.journal("sleepy")]
-    assert asked == [call["path"] for call in before]
-    assert "/metrics" not in asked
-    assert (await chat(http, program, "mute", max_tokens=1))[0] == 200
-    status, text = await said(http, program, "/upstream-metrics/mute")
-    assert (status, "--metrics" in text) == (501, True)
-    assert "/metrics" in [call["path"] for call in await program.journal("mute")]
