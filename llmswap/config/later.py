@@ -1,7 +1,6 @@
 """Keys that llmswap reads and checks but does not act on yet. Each that is used brings a warning."""
 
 import os
-import re
 from collections import Counter
 from urllib.parse import urlsplit
 
@@ -20,11 +19,7 @@ _NOT_YET = {
     "capture_buffer": "captureBuffer",
     "metrics_max_in_memory": "metricsMaxInMemory",
     "ui": "ui",
-    "performance": "performance",
 }
-_LEAST_EVERY_S = 5
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 
 
 def check_later(file: ConfigFile, names: Names, fleet: Fleet, issues: Issues) -> None:
@@ -34,33 +29,8 @@ def check_later(file: ConfigFile, names: Names, fleet: Fleet, issues: Issues) ->
     for field, key in _NOT_YET.items():
         if field in file.model_fields_set:
             issues.warn((key,), "is not supported yet and has no effect")
-    _check_performance(file, issues)
     _check_store(file, issues)
     _Virtual(file, names, fleet, issues).check()
-
-
-def _check_performance(file: ConfigFile, issues: Issues) -> None:
-    every = file.performance.every
-    if every is None:
-        return
-    every_s = _duration_s(every)
-    path = ("performance", "every")
-    if every_s is None:
-        issues.error(path, "must be a duration with a unit, such as 10s or 1m30s")
-    elif 0 != every_s < _LEAST_EVERY_S:
-        issues.error(path, f"performance: every must be at least {_LEAST_EVERY_S}s, got {every}")
-
-
-def _duration_s(text: object) -> float | None:
-    """Read a Go duration, such as `1m30s`."""
-    if not isinstance(text, str):
-        return None
-    if text == "0":
-        return 0.0
-    if not re.fullmatch(f"[-+]?(?:{_PART.pattern})+", text):
-        return None
-    seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
-    return -seconds if text.startswith("-") else seconds
 
 
 def _check_store(file: ConfigFile, issues: Issues) -> None:

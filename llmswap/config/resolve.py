@@ -11,7 +11,7 @@ from llmswap.config.later import check_later
 from llmswap.config.launching import fingerprint, launch
 from llmswap.config.names import Names
 from llmswap.config.patterns import DEFAULT_IGNORE_PATH, compile_re2
-from llmswap.config.recording import journal, telemetry
+from llmswap.config.recording import journal, performance, telemetry
 from llmswap.config.routing import Routing, priorities, substitutes
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import CapabilitiesSection, FiltersSection, ModelSection, TimeoutsSection
@@ -61,6 +61,7 @@ def resolve(file: ConfigFile, ports: Mapping[str, int], env: Mapping[str, str], 
         journal=journal(file, issues),
         memory=memory(file),
         telemetry=telemetry(file, issues),
+        performance=performance(file, issues),
     )
     fleet = Fleet(
         models={

@@ -62,10 +62,12 @@ class UiSection(Section):
 
 
 class PerformanceSection(Section):
-    """`performance`: sampling of the machine. Not supported yet."""
+    """`performance`: how the machine is sampled."""
 
-    disabled: Flag = Field(default=False, description="Take no samples.")
-    every: Free = Field(default=None, description="Time between samples as a Go duration, at least 5s: `1m30s`.")
+    disabled: Flag = Field(default=False, description="Take no samples: no metrics of GPUs and host.")
+    every: Free = Field(
+        default=None, description="Time between samples of `/api/performance` as a Go duration, at least 5s: `1m30s`."
+    )
 
 
 class PeerSection(Section):
@@ -162,7 +164,7 @@ class ConfigFile(Section):
     metrics_max_in_memory: Whole = Field(default=1000, description="Activity rows kept. Not supported yet.")
     ui: UiSection = Field(default=UiSection(), description="The web interface. Not supported yet.")
     performance: PerformanceSection = Field(
-        default=PerformanceSection(), description="Sampling of the machine. Not supported yet."
+        default=PerformanceSection(), description="How GPUs, the host and upstreams' processes are sampled."
     )
 
 

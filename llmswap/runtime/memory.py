@@ -72,8 +72,8 @@ class DeviceMemory:
                 return Held(None, gpu.problem)
             if mine:
                 by_device[gpu.uuid] = sum(used or 0 for used in mine)
-        if not by_device and (doubt := _doubt(sample, pids)):
-            return Held(None, doubt)
+        if not by_device and (reason := doubt(sample.gpus, pids) if sample.gpus else sample.problem):
+            return Held(None, reason)
         unclaimed = {gpu.uuid: gpu.unclaimed_bytes for gpu in sample.gpus if gpu.uuid in by_device}
         known = {uuid: used for uuid, used in unclaimed.items() if used is not None}
         return Held(sum(by_device.values()), "", by_device, known, {pid: _born(pid) for pid in pids})
@@ -173,18 +173,16 @@ def _lingering(gpu: Gpu, unclaimed_before: int | None, missing_bytes: int) -> li
     return [_Rest(gpu.index, None, min(growth, missing_bytes))]
 
 
-def _doubt(sample: Sample, pids: Collection[int]) -> str:
+def doubt(gpus: Collection[Gpu], pids: Collection[int]) -> str:
     """Say why processes that no GPU lists may hold device memory after all; empty if they hold none.
 
     The driver may know them by other pids (we are in a container), or theirs are others (`docker run` is only the
     client of its container). Whoever is older than all of them, or comes from us, is surely none of them.
     """
-    if not sample.gpus:
-        return sample.problem
-    withheld = [gpu.problem for gpu in sample.gpus if gpu.by_pid is None]
+    withheld = [gpu.problem for gpu in gpus if gpu.by_pid is None]
     if withheld:
         return withheld[0]
-    listed = {pid for gpu in sample.gpus for pid in gpu.by_pid or {}}
+    listed = {pid for gpu in gpus for pid in gpu.by_pid or {}}
     oldest = min((born for pid in pids if (born := _born(pid))), default=0)
     strangers = [pid for pid in listed if not _is_elsewhere(pid, oldest)]
     if strangers:
@@ -192,7 +190,7 @@ def _doubt(sample: Sample, pids: Collection[int]) -> str:
             f"the driver lists none of its processes, but {len(strangers)} that may be its own under other pids: "
             "it runs in a container, or llmswap does"
         )
-    if not listed and any((gpu.used_bytes or 0) > RESERVE_BYTES for gpu in sample.gpus):
+    if not listed and any((gpu.used_bytes or 0) > RESERVE_BYTES for gpu in gpus):
         return "the driver lists no process at all, though memory is used: llmswap runs in a container without hostPID"
     return ""
 

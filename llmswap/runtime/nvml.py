@@ -1,4 +1,4 @@
-"""Reads GPU memory through NVML, blocking. Who may wait for that, and for how long: `gpu.py`.
+"""Reads GPUs through NVML, blocking. Who may wait for that, and for how long: `gpu.py`.
 
 The functions bear NVIDIA's names; the numbers of its errors are fixed by its C interface.
 """
@@ -8,14 +8,15 @@ import contextlib
 import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from enum import IntEnum
 from typing import ParamSpec, Protocol, TypeVar, cast
 
-from llmswap.runtime.gpu import Gpu, Sample
+from llmswap.runtime.gpu import Gpu, Maker, Sample
+from llmswap.runtime.nvml_sensors import Handle, Sensors, read_maker, read_vitals
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Handle = object  # of a device; only NVML knows what it is
 
 # A GPU that fell off its bus, or a driver being replaced: try again soon, then less and less often.
 RETRY_S = 1.0
@@ -53,7 +54,7 @@ class _Process(Protocol):
     usedGpuMemory: int | None
 
 
-class Nvml(Protocol):
+class Nvml(Sensors, Protocol):
     """What we use of the module `pynvml`. Each function may raise NVMLError, which has a `value`."""
 
     NVMLError: type[Exception]
@@ -98,9 +99,22 @@ class NvmlReader:
         self._refused: Sample | None = None
         self._again_s: float | None = 0.0  # when to open it anew; None while all is well
         self._pause_s = RETRY_S
+        self._makers: dict[str, Maker] = {}
+
+    @property
+    def well(self) -> bool:
+        """Whether NVML is open and nothing is wrong with it: only then may others keep it open. From any thread."""
+        return self._open and self._again_s is None
 
     def __call__(self) -> Sample:
-        """Read all GPUs."""
+        """Read the memory of all GPUs."""
+        return self._sample(full=False)
+
+    def fully(self) -> Sample:
+        """Read their vitals, too."""
+        return self._sample(full=True)
+
+    def _sample(self, *, full: bool) -> Sample:
         nvml = self._module = self._module or self._load()
         try:
             if self._again_s is not None and self._clock() >= self._again_s:
@@ -108,7 +122,8 @@ class NvmlReader:
             if self._refused is not None:
                 return self._refused
             self._lost = False
-            gpus = [gpu for index in range(nvml.nvmlDeviceGetCount()) for gpu in self._read(nvml, index)]
+            boards: list[Gpu] | None = [] if full else None
+            gpus = [gpu for index in range(nvml.nvmlDeviceGetCount()) for gpu in self._read(nvml, index, boards)]
         except nvml.NVMLError as error:
             self._refused = Sample(problem=_said(error), driver=_code(error) not in _NO_DRIVER)
             self._try_later()
@@ -117,12 +132,15 @@ class NvmlReader:
             self._try_later()
         else:
             self._again_s, self._pause_s = None, RETRY_S
-        return Sample(tuple(gpus)) if gpus else Sample(problem="the NVIDIA driver sees no GPU", driver=False)
+        if not gpus:
+            return Sample(problem="the NVIDIA driver sees no GPU", driver=False)
+        return Sample(tuple(gpus), boards=tuple(boards or ()))
 
     def _renew(self, nvml: Nvml) -> None:
         self._again_s = self._refused = None
         if self._open:
             self._open = False
+            self._makers.clear()
             with contextlib.suppress(nvml.NVMLError):  # what is lost may not even close
                 nvml.nvmlShutdown()
         nvml.nvmlInit()
@@ -133,30 +151,44 @@ class NvmlReader:
             self._again_s = self._clock() + self._pause_s
             self._pause_s = min(RETRY_MOST_S, self._pause_s * 2)
 
-    def _read(self, nvml: Nvml, index: int) -> Iterator[Gpu]:
+    def _read(self, nvml: Nvml, index: int, boards: list[Gpu] | None) -> Iterator[Gpu]:
+        """Give a GPU, or its instances; then the GPU itself goes to `boards`. No vitals if that is None."""
         try:
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             mode = self._told(nvml.nvmlDeviceGetMigMode, handle)
             if mode is not None and mode[0]:
-                yield from self._instances(nvml, index, handle)
+                if boards is not None:
+                    boards.append(self._board(nvml, index, handle))
+                yield from self._instances(nvml, index, handle, full=boards is not None)
             else:
-                yield self._one(nvml, index, handle)
+                yield self._one(nvml, index, handle, full=boards is not None)
         except nvml.NVMLError as error:
             self._lost = self._lost or _code(error) not in _WITHHELD
             yield Gpu(index, problem=f"GPU {index}: {_said(error)}")
 
-    def _instances(self, nvml: Nvml, index: int, handle: Handle) -> Iterator[Gpu]:
+    def _board(self, nvml: Nvml, index: int, handle: Handle) -> Gpu:
+        uuid, name = nvml.nvmlDeviceGetUUID(handle), self._told(nvml.nvmlDeviceGetName, handle) or ""
+        maker = replace(self._maker(nvml, handle, uuid, name), profile="on")
+        return Gpu(index, uuid, name, maker=maker, vitals=read_vitals(nvml, handle))
+
+    def _maker(self, nvml: Nvml, handle: Handle, uuid: str, name: str) -> Maker:
+        if uuid not in self._makers:
+            self._makers[uuid] = read_maker(nvml, handle, name)
+        return self._makers[uuid]
+
+    def _instances(self, nvml: Nvml, index: int, handle: Handle, *, full: bool) -> Iterator[Gpu]:
         seen = False
         for number in range(self._told(nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
             instance = self._told(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
             if instance is not None:
                 seen = True
-                yield self._one(nvml, index, instance, mig=True)
+                yield self._one(nvml, index, instance, number, full=full)
         if not seen:
             yield Gpu(index, problem=f"GPU {index}: MIG is on, and none of its instances can be seen from here")
 
-    def _one(self, nvml: Nvml, index: int, handle: Handle, *, mig: bool = False) -> Gpu:
+    def _one(self, nvml: Nvml, index: int, handle: Handle, instance: int | None = None, *, full: bool) -> Gpu:
         uuid = nvml.nvmlDeviceGetUUID(handle)
+        name = self._told(nvml.nvmlDeviceGetName, handle) or ""
         memory = self._told(nvml.nvmlDeviceGetMemoryInfo, handle)
         by_pid = self._by_pid(nvml, handle)
         problem = ""
@@ -167,12 +199,15 @@ class NvmlReader:
         return Gpu(
             index,
             uuid,
-            self._told(nvml.nvmlDeviceGetName, handle) or "",
-            mig,
+            name,
+            instance is not None,
             None if memory is None else memory.total,
             None if memory is None else memory.used,
             by_pid,
             problem,
+            instance,
+            self._maker(nvml, handle, uuid, name) if full else Maker(),
+            read_vitals(nvml, handle) if full and instance is None else None,  # an instance has none of its own
         )
 
     def _by_pid(self, nvml: Nvml, handle: Handle) -> dict[int, int | None] | None:

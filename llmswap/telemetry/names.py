@@ -214,6 +214,9 @@ MODEL_EXITS = _counter("model_exits_total", "Ends of upstreams.", "model", "reas
 MODEL_PROCESSES = _gauge("model_processes", "Processes in the upstream's tree.", "model")
 MODEL_HOST_MEMORY = _gauge("model_host_memory_bytes", "Host memory of the upstream's tree.", "model", "kind")
 MODEL_GPU_MEMORY = _gauge("model_gpu_memory_bytes", "Device memory of the upstream's tree.", "model", "gpu")
+MODEL_GPU_ESTIMATED = _gauge(
+    "model_gpu_memory_estimated", "1 if model_gpu_memory_bytes is an estimate, 0 if it was measured.", "model"
+)
 MODEL_CPU = _counter("model_cpu_seconds_total", "CPU time of the upstream's tree.", "model")
 MODEL_LEARNED_GPU = _gauge(
     "model_learned_gpu_bytes", "Most device memory the model was seen to hold in a state.", "model", "state", "gpu"
@@ -256,6 +259,11 @@ GPU_THROTTLED = _gauge(
 )
 GPU_PCIE = _counter("gpu_pcie_bytes_total", "PCIe traffic; direction = rx, tx.", "gpu", "direction")
 GPU_ECC_ERRORS = _counter("gpu_ecc_errors_total", "Memory errors; kind = corrected, uncorrected.", "gpu", "kind")
+GPU_REMAPPED_ROWS = _gauge(
+    "gpu_remapped_rows",
+    "Rows of memory that were replaced; kind = corrected, uncorrected; pending, failed: 1 if there is such a one.",
+    *("gpu", "kind"),
+)
 GPU_XID_ERRORS = _counter("gpu_xid_errors_total", "XID errors since llmswap started.", "gpu", "xid")
 GPU_XID_LAST = _gauge("gpu_xid_last_timestamp_seconds", "Unix time of the last XID error of a code.", "gpu", "xid")
 GPU_POLL_SUCCESS = _gauge("gpu_poll_success", "1 if the last look at the GPUs worked, else 0; the log says why.")

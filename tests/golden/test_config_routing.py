@@ -3,6 +3,7 @@
 import pytest
 
 from llmswap.config.load import load, loads
+from llmswap.config.settings import PerformanceSettings
 from llmswap.core.fleet import Router
 from tests.config.reading import model, one_problem, problems, warnings
 
@@ -211,9 +212,12 @@ def test_g039_a_bad_sampling_interval_is_an_error(every):
     assert "performance.every: " in one_problem(f"performance: {{every: {every}}}")
 
 
-@pytest.mark.parametrize("every", ["1m30s", "5s", "0s", "~", "1.5h"])
-def test_g039_sampling_intervals(every):
-    assert "performance: is not supported yet" in warnings(loads(f"performance: {{every: {every}}}"))
+@pytest.mark.parametrize(("every", "every_s"), [("1m30s", 90), ("5s", 5), ("0s", 0), ("~", 0), ("1.5h", 5400)])
+def test_g039_sampling_intervals(every, every_s):
+    loaded = loads(f"performance: {{every: {every}}}")
+    assert loaded.settings.performance == PerformanceSettings(every_s=every_s)
+    assert loaded.warnings == ()
+    assert loads("performance: {disabled: true}").settings.performance.disabled
 
 
 def test_g040_the_store_needs_a_place(tmp_path):

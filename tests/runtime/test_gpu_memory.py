@@ -13,6 +13,7 @@ import pytest
 from llmswap.runtime import memory
 from llmswap.runtime.freeing import Held
 from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
+from llmswap.runtime.host import resident_bytes
 from llmswap.runtime.memory import HOST_RESERVE_BYTES, DeviceMemory
 from llmswap.runtime.nvml import NvmlReader
 from llmswap.runtime.tree import look_up
@@ -352,9 +353,8 @@ async def test_a_gpu_with_memory_of_its_own_leaves_the_host_alone(box) -> None:
 
 async def test_host_memory_of_a_tree_is_summed(watch, spawn) -> None:
     one, two = spawn(), spawn()
-    both = await watch.host_bytes({one, two})
-    assert both is not None
-    assert both > 1 << 20
+    await until(lambda: resident_bytes([one, two]) > 1 << 20, "two processes with some memory")  # they begin with none
+    assert await watch.host_bytes({one, two}) > 1 << 20
     spawn.end(one)
     spawn.end(two)
     assert await watch.host_bytes({one, two}) is None
