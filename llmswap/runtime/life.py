@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 
 from llmswap.config.command import split
@@ -21,6 +21,7 @@ from llmswap.core.events import (
     UpstreamStopped,
     WakeFailed,
 )
+from llmswap.runtime.containers import DAEMON_FAILED, Container, find, is_hint
 from llmswap.runtime.control import Control
 from llmswap.runtime.freeing import Footprint, MemoryWatch
 from llmswap.runtime.logbook import LogBook, LogRing
@@ -44,7 +45,6 @@ STUCK_LOOK_S = 1.0
 _TAIL_BYTES = 4096
 _REASON_CHARS = 300
 _PID_MACRO = "${PID}"
-
 
 Order = Callable[[Sleeper | None], Coroutine[None, None, Event]]
 
@@ -105,6 +105,7 @@ class Life:
         self._printed = LogRing(_TAIL_BYTES)
         self._process: Process | None = None
         self._helper: Process | None = None
+        self._container: Container | None = None
         self._stop: asyncio.Future[None] = loop.create_future()
         self._hurry: asyncio.Future[None] = loop.create_future()
         self._order: asyncio.Future[Order] = loop.create_future()
@@ -249,9 +250,14 @@ class Life:
         if not self._asked.proxy:
             raise StartError("its proxy URL is empty")
         launch = self._launch = await self._settle(port)
-        target = Target(launch)
+        target, argv = Target(launch), split(launch.cmd)
+        if (container := find(argv, self.tag, self._help)) is not None:
+            taken = await container.name_taken(self._stop)
+            if taken or self._stop.done():
+                raise StartError(taken)
+            self._container, argv = container, container.argv
         try:
-            self._process = Process(split(launch.cmd), launch.env, self.tag, self._hear)
+            self._process = Process(argv, launch.env, self.tag, self._hear)
         except SpawnError as error:
             raise StartError(str(error)) from error
         self._house.record(self, [self._process.leader])
@@ -318,8 +324,7 @@ class Life:
 
     async def _end(self) -> None:
         """Leave nothing of the process tree, if there is one."""
-        process = self._process
-        if process is None:
+        if (process := self._process) is None:
             return
         if not process.exited.done() and not self._hurry.done():
             grace_s = self._launch.stop_grace_s
@@ -330,9 +335,12 @@ class Life:
                 await unless(self._footprint.measure(members), self._hurry)
             await ask_to_stop(process, self._stopper(process), grace_s, self._hurry)
         await clear(process.tree, polite=process.exited.done(), hurry=self._hurry, on_stuck=self._stuck)
-        await process.exited
+        ended = await process.exited
+        if self._container is not None:
+            born = self._exited or ended.code != DAEMON_FAILED
+            await self._container.remove(self._hurry, born=born, last=lambda: self._last, on_stuck=self._keep_stuck)
         process.release()
-        self._process = self._helper = None
+        self._process = self._helper = self._container = None
 
     async def _until_freed(self) -> None:
         """Wait until the device memory of the tree, which is gone, is free; or for what is to be done if it stays."""
@@ -358,14 +366,17 @@ class Life:
         if not argv:
             return None
 
-        def start() -> Process:
-            self._helper = Process(argv, self._launch.env, f"{self.tag}:stop", self._hear)
-            return self._helper
+        return lambda: self._help(argv, self._hear)
 
-        return start
+    def _help(self, argv: Sequence[str], sink: Callable[[bytes], None]) -> Process:
+        self._helper = Process(argv, self._launch.env, f"{self.tag}:stop", sink)
+        return self._helper
 
     def _stuck(self, left: list[Proc]) -> None:
-        self._stuck_reason = f"cannot be killed: {', '.join(describe(proc.pid) for proc in left)}"[:_REASON_CHARS]
+        self._keep_stuck(f"cannot be killed: {', '.join(describe(proc.pid) for proc in left)}")
+
+    def _keep_stuck(self, reason: str) -> None:
+        self._stuck_reason = self._hide(reason)
         log.error("%s %s", self.model, self._stuck_reason)
         self._tell_stuck()
 
@@ -382,7 +393,8 @@ class Life:
         return self._house.logs.hide(redact_command(text), self.model)[:_REASON_CHARS]
 
     def _with_last_words(self, reason: str) -> str:
-        lines = [line for line in self._printed.history().decode(errors="replace").splitlines() if line.strip()]
+        printed = self._printed.history().decode(errors="replace").splitlines()
+        lines = [line for line in printed if line.strip() and not is_hint(line)]
         if not lines:
             return reason
         return f"{reason}: {self._house.logs.hide(redact_command(lines[-1].strip()), self.model)}"
