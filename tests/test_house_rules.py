@@ -28,10 +28,14 @@ FILE_LINES_MEDIAN_MAX = 180
 TOP_LEVEL = {"llmswap", "deploy", "grafana", "prometheus", "tests", "loadtests", "docs"}
 SHELL_FOLDERS = {"bench-results", "build", "dist"}  # made by commands, ignored by git
 
-# The rows of the failure catalogue that the first issue promises, by number.
+# The rows of the failure catalogue that have been promised, by number: those of the first issue, and all of stopping,
+# containers, sleeping and waking (32 to 56), swapping and reloading (71 to 79) and GPUs (118 to 121).
 FAULT_ROWS = {
-    *(1, 2, 4, 5, 6, 9, 10, 17, 20, 21, 22, 23, 25, 29, 30, 32, 33, 34, 37, 38, 39, 57, 59, 61, 64, 65, 66, 67, 68),
-    *(69, 71, 73, 77, 78, 80, 81, 84, 85, 87, 88, 91, 92, 93, 94, 96, 97, 98, 99, 104, 105, 107, 108, 109, 110),
+    *(1, 2, 4, 5, 6, 9, 10, 17, 20, 21, 22, 23, 25, 29, 30, 57, 59, 61, 64, 65, 66, 67, 68, 69, 80, 81, 84, 85, 87),
+    *(88, 91, 92, 93, 94, 96, 97, 98, 99, 104, 105, 107, 108, 109, 110),
+    *range(32, 57),
+    *range(71, 80),
+    *range(118, 122),
 }
 GOLDEN_ROWS = set(range(1, 114))
 

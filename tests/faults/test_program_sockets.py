@@ -1,4 +1,4 @@
-"""Fault row 107: websockets through the whole program."""
+"""Fault rows 72 and 107: websockets through the whole program."""
 
 import asyncio
 import shlex
@@ -128,3 +128,44 @@ async def test_F107_an_open_socket_is_in_flight_and_either_end_may_vanish(progra
         assert ending.type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR, aiohttp.WSMsgType.CLOSE}
         assert socket.close_code != aiohttp.WSCloseCode.OK
     await until(none_in_flight, "the socket is gone", 2)
+
+
+async def test_F072_a_websocket_is_in_flight_and_who_wants_its_place_waits_no_longer_than_its_queue_timeout(
+    stack, http
+):
+    models = {"a": {"cmd": fake("a")}, "b": {"cmd": fake("b"), "queueTimeout": 1}}
+    program = stack.start({"models": models})
+    async with http.ws_connect(f"{program.url}/upstream/a/ws") as socket:
+        assert await program.metric("llmswap_requests_in_flight", model="a") == 1
+        waiting = asyncio.create_task(ask(http, program, "b"))
+        (wait,) = await until(lambda: waits(http, program), "b is waited for")
+        assert (wait["model"], wait["why"], wait["whom"]) == ("b", "busy", ["a"])
+        status, answer = await waiting
+        assert status == 503
+        assert "1 s" in answer["error"]["message"]
+        await socket.send_str("still here")
+        assert await socket.receive_str(timeout=5) == "still here"
+        assert await program.running() == {"a": "ready"}
+        assert await program.metric("llmswap_rejections_total", model="b", reason="queue_timeout") == 1
+        last = asyncio.create_task(ask(http, program, "b"))
+        await until(lambda: waits(http, program), "b is waited for again")
+    assert (await last)[0] == 200, "the socket was all that was in its way"
+    assert await program.running() == {"b": "ready"}
+
+
+async def test_F072_an_ignored_websocket_is_in_nobodys_way_and_ends_with_its_upstream(stack, http):
+    ignoring = {"cmd": fake("a"), "compat": {"ignoreWebsockets": True}}
+    program = stack.start({"models": {"a": ignoring, "b": {"cmd": fake("b")}}})
+    assert (await ask(http, program, "a"))[0] == 200
+    async with http.ws_connect(f"{program.url}/upstream/a/ws") as socket:
+        await socket.send_str("x")
+        assert await socket.receive_str(timeout=5) == "x"
+        assert await program.metric("llmswap_requests_in_flight", model="a") == 0
+        assert (await ask(http, program, "b"))[0] == 200
+        assert (await socket.receive(timeout=5)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
+    assert await program.running() == {"b": "ready"}
+
+
+async def waits(http, program):
+    async with http.get(program.url + "/api/queue") as answer:
+        return (await answer.json())["waiting"]
