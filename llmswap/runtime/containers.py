@@ -83,7 +83,8 @@ class Container:
             if not failed:
                 _, said = await self._ask("rm", "--force", *said.split())
             if deadline_s is not None and time.monotonic() > deadline_s:
-                on_stuck(f"its container cannot be removed: {(said.splitlines() or ['no answer'])[-1]}")
+                lines = [line for line in said.splitlines() if line.strip() and not is_hint(line)]
+                on_stuck(f"its container cannot be removed: {lines[-1] if lines else 'no answer'}")
                 deadline_s = None
             if hurry.done() or (deadline_s is None and last()):
                 return
