@@ -97,9 +97,9 @@ async def scrape(request: web.Request) -> web.Response:
 
 
 def _find(context: Context, name: str) -> ModelId:
-    """Find the model of a path. Prometheus percent-encodes `__metrics_path__` once more: what is unknown is decoded."""
+    """Find the model of a path. Prometheus percent-encodes `__metrics_path__` once more, others take it as it is."""
     resolve = context.loaded.fleet.resolve
-    model = resolve(name) or resolve(unquote(name))
+    model = resolve(unquote(name)) or resolve(name)
     if model is None:
         raise RequestError(404, "model not found; GET /sd/prometheus lists those that are ready", "model_not_found")
     return model

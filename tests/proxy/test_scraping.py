@@ -192,6 +192,17 @@ async def test_a_target_leads_to_its_model_whatever_its_name(name: str) -> None:
         assert len(made.upstream.seen) == 2
 
 
+async def test_prometheus_reaches_the_right_one_of_two_names_that_differ_by_their_encoding() -> None:
+    async with exposing("a b", "a%20b") as made:
+        asked: list[str] = []
+        made.served.context.gate._base_url = lambda name, _generation: asked.append(name) or made.upstream.url
+        for entry in await listed(made.served):
+            asked.clear()
+            path = quote(entry["labels"]["__metrics_path__"])
+            assert (await made.served.raw(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())).status == 200
+            assert set(asked) == {entry["labels"]["model"]}
+
+
 @pytest.mark.parametrize("status", [404, 501, 500, 401])
 async def test_an_upstream_without_metrics_gives_its_status_and_a_reason(status: int) -> None:
     async with exposing() as made:
