@@ -34,11 +34,14 @@ from llmswap.runtime.memory import DeviceMemory
 from llmswap.runtime.nvml import NvmlReader
 from llmswap.runtime.preload import Preload
 from llmswap.runtime.proxylog import ProxyLog
+from llmswap.runtime.sampler import Drivers, Sampler
 from llmswap.runtime.stdout import StdoutWriter
 from llmswap.runtime.supervisor import Supervisor
 from llmswap.runtime.watch import stamp, watch
+from llmswap.runtime.xids import XidWatch
 from llmswap.telemetry.logs import StepLog
 from llmswap.telemetry.metrics import Metrics
+from llmswap.telemetry.tracing import Tracing
 from llmswap.telemetry.watching import Watching
 
 log = logging.getLogger(__name__)
@@ -99,10 +102,15 @@ class App:
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
         self.journal = Journal(loaded.fleet)
         self.loop.observe(self.journal)
-        self._gpus = GpuWatch(read_gpus or NvmlReader())
+        launches = {model.id: model.launch for model in loaded.settings.models.values()}
+        scheme = "http" if options.tls is None else "https"
+        self._tracing = Tracing(loaded.settings.telemetry, launches, os.environ, self.loop.waits, scheme=scheme)
+        self.loop.observe(self._tracing)
+        nvml = NvmlReader()
+        self._gpus = GpuWatch(read_gpus or nvml, read_fully=None if read_gpus else nvml.fully)
         watch = DeviceMemory(self._gpus)
         self._supervisor = Supervisor(
-            {model.id: model.launch for model in loaded.settings.models.values()},
+            launches,
             self.loop.post,
             logs,
             instance=uuid.uuid4().hex,
@@ -110,6 +118,8 @@ class App:
             watch=watch,
             memory=loaded.settings.memory,
             on_fatal=self._fatal,
+            phase=self._tracing.phase,
+            environ=self._tracing.environ,
         )
         self.loop.performs(self._supervisor.performers())
         gate = Gate(self.loop, self._supervisor.base_url)
@@ -118,6 +128,12 @@ class App:
         self.loop.observe(StepLog())
         self.footprints = Footprints(watch, self.loop.snapshot, self._supervisor.pid)
         self.loop.observe(self.footprints)
+        self.sampler = Sampler(
+            Drivers(self._gpus, None if read_gpus else XidWatch(nvml.module, lambda: nvml.well)),
+            self.loop.snapshot,
+            self._supervisor.pid,
+            lambda: self.context.loaded.settings.performance,
+        )
         self.context = Context(
             loaded=loaded,
             loop=self.loop,
@@ -126,8 +142,9 @@ class App:
             upstream=UpstreamClient(),
             metrics=self._metrics.render,
             reload=self.reload,
-            observer=Watching(),
+            observer=Watching(self._tracing),
             footprints=self.footprints.learned,
+            sampler=self.sampler,
         )
 
     @property
@@ -157,6 +174,7 @@ class App:
         self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
         for address in self.addresses:
             log.info("listening on %s", address)
+        self._spawn(self.sampler.run())
         self._spawn(self._preload().run())
         self._spawn(self.footprints.run())
         if self._options.watch_config:
@@ -228,6 +246,7 @@ class App:
         self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
         self.context.loaded = loaded
         self._metrics.configured(loaded.fleet)
+        self._tracing.configure(loaded.settings.telemetry, launches)
         self.journal.configure(loaded.settings.journal)
         self.loop.post(FleetReloaded(loaded.fleet))
 
@@ -280,11 +299,12 @@ class App:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._supervisor.close()
+        self.sampler.close()
         self._gpus.close()
         if self._server is not None:
             await self._server.close(STOP_MARGIN_S)
         await self.context.upstream.close()
-        await asyncio.to_thread(self.journal.close)
+        await asyncio.gather(asyncio.to_thread(self.journal.close), asyncio.to_thread(self._tracing.close))
         self._proxy_log.remove()
         self._stdout.close()
 

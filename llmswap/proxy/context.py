@@ -17,6 +17,7 @@ from llmswap.runtime.heartbeat import Heartbeat
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.observing import RequestObserver, Unobserved
+from llmswap.runtime.sampler import Sampler
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Context:
         in_flight: The requests inside, so that one can be cancelled by its number.
         observer: Sees requests for models.
         footprints: Tells what each model was seen to hold in each state.
+        sampler: Looks at the machine; None if nobody does.
         heartbeat: Tells how late the event loop runs what is due; beats while the application runs.
     """
 
@@ -46,6 +48,7 @@ class Context:
     in_flight: InFlight = field(default_factory=InFlight)
     observer: RequestObserver = field(default_factory=Unobserved)
     footprints: Callable[[], Mapping[ModelId, Mapping[State, Seen]]] = dict
+    sampler: Sampler | None = None
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
 
     def settings_of(self, model: ModelId) -> ModelSettings:

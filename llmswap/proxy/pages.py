@@ -1,12 +1,9 @@
 """Small answers: the front page, redirects, and what is not there yet."""
 
-import asyncio
-
 from aiohttp import web
 
 from llmswap import __version__
 from llmswap.proxy.errors import RequestError
-from llmswap.runtime import host
 
 _FRONT_PAGE = f"""llmswap {__version__}
 
@@ -54,15 +51,3 @@ async def nothing_here(request: web.Request) -> web.Response:
         raise RequestError(404, "there is nothing at this path")
     allow = ", ".join(sorted(allowed))
     raise RequestError(405, f"{request.method} is not allowed here, only {allow}", headers={"Allow": allow})
-
-
-async def hardware(request: web.Request) -> web.Response:
-    """Describe the machine, in llama-swap's form."""
-    del request
-    return web.json_response(await asyncio.to_thread(host.snapshot))
-
-
-async def no_performance(request: web.Request) -> web.Response:
-    """Say that performance is not watched, in llama-swap's form."""
-    del request
-    return web.json_response({"enabled": False}, status=503)

@@ -14,6 +14,7 @@ from typing import ParamSpec, Protocol, TypeVar, cast
 
 from llmswap.runtime.gpu import Gpu, Maker, Sample
 from llmswap.runtime.nvml_sensors import Handle, Sensors, read_maker, read_vitals
+from llmswap.runtime.xids import Events
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,7 +55,7 @@ class _Process(Protocol):
     usedGpuMemory: int | None
 
 
-class Nvml(Sensors, Protocol):
+class Nvml(Sensors, Events, Protocol):
     """What we use of the module `pynvml`. Each function may raise NVMLError, which has a `value`."""
 
     NVMLError: type[Exception]
@@ -101,6 +102,11 @@ class NvmlReader:
         self._pause_s = RETRY_S
         self._makers: dict[str, Maker] = {}
 
+    def module(self) -> Nvml:
+        """Give the binding, loaded when it is first needed."""
+        self._module = self._module or self._load()
+        return self._module
+
     @property
     def well(self) -> bool:
         """Whether NVML is open and nothing is wrong with it: only then may others keep it open. From any thread."""
@@ -115,7 +121,7 @@ class NvmlReader:
         return self._sample(full=True)
 
     def _sample(self, *, full: bool) -> Sample:
-        nvml = self._module = self._module or self._load()
+        nvml = self.module()
         try:
             if self._again_s is not None and self._clock() >= self._again_s:
                 self._renew(nvml)
