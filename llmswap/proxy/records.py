@@ -81,7 +81,9 @@ def sends(record: RequestRecord, outgoing: Outgoing, observer: RequestObserver) 
     """Give it what the observer wants to go along."""
     nothing: HeaderFields = ()
     for name, value in _show(lambda: observer.sends(record), record, nothing):
-        outgoing.headers[name] = value
+        outgoing.headers.popall(name, None)
+        if value:
+            outgoing.headers[name] = value
 
 
 def failed(request: web.Request, error: BaseException) -> None:

@@ -21,18 +21,22 @@ from llmswap.core.events import (
     UpstreamStopped,
     WakeFailed,
 )
-from llmswap.runtime.containers import DAEMON_FAILED, Container, find, is_hint
+from llmswap.runtime.containers import DAEMON_FAILED, Container, find
 from llmswap.runtime.control import Control
-from llmswap.runtime.freeing import Footprint, MemoryWatch
-from llmswap.runtime.logbook import LogBook, LogRing
+from llmswap.runtime.freeing import Footprint, Freed, MemoryWatch
+from llmswap.runtime.logbook import LogBook
+from llmswap.runtime.observing import PhaseKind, PhaseObserver, StartEnviron
+from llmswap.runtime.phases import CUT_SHORT, Phases
 from llmswap.runtime.ports import IpAddress, foreigner, holder, is_free, is_local, pick_free
 from llmswap.runtime.process import Process
 from llmswap.runtime.readiness import Prober, Target
-from llmswap.runtime.redaction import redact_command, secrets_in
+from llmswap.runtime.redaction import secrets_in
 from llmswap.runtime.sleeping import SagaFailed, Sleeper, stand_by
 from llmswap.runtime.spawn import SpawnError
+from llmswap.runtime.start_errors import NotReadyError, PortTakenError, StartError
 from llmswap.runtime.stopping import ask_to_stop, clear, look, unless
 from llmswap.runtime.tree import Proc, describe
+from llmswap.runtime.voice import REASON_CHARS, Voice
 
 log = logging.getLogger(__name__)
 
@@ -42,23 +46,9 @@ FAILED_GRACE_S = 5.0
 EXIT_FOLLOWS_S = 0.25
 # How often memory that is stuck is looked at again, at least.
 STUCK_LOOK_S = 1.0
-_TAIL_BYTES = 4096
-_REASON_CHARS = 300
 _PID_MACRO = "${PID}"
 
 Order = Callable[[Sleeper | None], Coroutine[None, None, Event]]
-
-
-class StartError(Exception):
-    """The start came to nothing; the message is one line for the client."""
-
-
-class NotReadyError(StartError):
-    """It did not answer its readiness probe in time."""
-
-
-class PortTakenError(StartError):
-    """The port belongs to somebody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +61,7 @@ class House:
         over: Told when nothing is left of a life, just before its last event is posted.
         watch: Measures memory.
         memory: Gives the settings in force of when memory is free.
+        phase: Told of what is done to it; `environ`: gives variables for its processes, below the configured ones.
     """
 
     post: Callable[[Event], None]
@@ -81,6 +72,8 @@ class House:
     over: Callable[["Life"], None]
     watch: MemoryWatch
     memory: Callable[[], MemorySettings]
+    phase: PhaseObserver
+    environ: StartEnviron
 
 
 class Life:
@@ -102,7 +95,8 @@ class Life:
         self._launch = launch  # with the port filled in, once that is settled
         self._house = house
         house.logs.conceal(launch.model, secrets_in(launch.cmd, launch.env))
-        self._printed = LogRing(_TAIL_BYTES)
+        self._voice = Voice(launch.model, house.logs)
+        self._phases = Phases(launch.model, generation, house.phase, self._voice.hide)
         self._process: Process | None = None
         self._helper: Process | None = None
         self._container: Container | None = None
@@ -162,7 +156,7 @@ class Life:
         await self._until_freed()
         self._house.over(self)
         if failure is not None and not self._stop.done():
-            reason, timed_out = str(failure)[:_REASON_CHARS], isinstance(failure, NotReadyError)
+            reason, timed_out = str(failure)[:REASON_CHARS], isinstance(failure, NotReadyError)
             self._house.post(StartFailed(self.model, self.generation, reason, timed_out))
         else:
             self._house.post(UpstreamStopped(self.model, self.generation))
@@ -181,7 +175,7 @@ class Life:
                 doubt = found or ""
         if not self._stop.done():
             died = process.exited.done()
-            reason = self._with_last_words(str(process.exited.result())) if died else self._hide(doubt)
+            reason = self._voice.with_last_words(str(process.exited.result())) if died else self._voice.hide(doubt)
             self._exited = True
             self._house.post(UpstreamExited(self.model, self.generation, reason))
 
@@ -200,7 +194,7 @@ class Life:
             host_bytes = await sleeper.sleep()
         except SagaFailed as failure:
             await self._let_exit(failure)
-            return SleepFailed(self.model, self.generation, self._hide(str(failure)), failure.lasting)
+            return SleepFailed(self.model, self.generation, self._voice.hide(str(failure)), failure.lasting)
         return UpstreamAsleep(self.model, self.generation, host_bytes)
 
     async def _rise(self, sleeper: Sleeper | None) -> Event:
@@ -209,7 +203,7 @@ class Life:
             await sleeper.wake()
         except SagaFailed as failure:
             await self._let_exit(failure)
-            return WakeFailed(self.model, self.generation, self._hide(str(failure)))
+            return WakeFailed(self.model, self.generation, self._voice.hide(str(failure)))
         return UpstreamReady(self.model, self.generation)
 
     async def _let_exit(self, failure: SagaFailed) -> None:
@@ -220,7 +214,7 @@ class Life:
         if self._launch.sleeping is None:
             return None
         control = Control(self.base_url, Target(self._launch).host_header)
-        return Sleeper(self._launch, control, self._footprint, self._measure, self._house.memory)
+        return Sleeper(self._launch, control, self._footprint, self._measure, self._house.memory, self._phases)
 
     async def _measure(self) -> None:
         assert self._process is not None
@@ -249,21 +243,27 @@ class Life:
             return
         if not self._asked.proxy:
             raise StartError("its proxy URL is empty")
+        with self._phases.during(PhaseKind.START, lambda: self._process):
+            process = await self._spawn(port)
+        if self._launch.check_path is not None:
+            await self._become_ready(process, Target(self._launch))
+
+    async def _spawn(self, port: int | None) -> Process:
         launch = self._launch = await self._settle(port)
-        target, argv = Target(launch), split(launch.cmd)
+        argv = split(launch.cmd)
         if (container := find(argv, self.tag, self._help)) is not None:
             taken = await container.name_taken(self._stop)
             if taken or self._stop.done():
                 raise StartError(taken)
             self._container, argv = container, container.argv
+        own = (f"{key}={value}" for key, value in self._house.environ(self.model, self.generation).items())
         try:
-            self._process = Process(argv, launch.env, self.tag, self._hear)
+            process = self._process = Process(argv, [*own, *launch.env], self.tag, self._voice.hear)
         except SpawnError as error:
             raise StartError(str(error)) from error
-        self._house.record(self, [self._process.leader])
+        self._house.record(self, [process.leader])
         self.base_url = launch.proxy.rstrip("/")
-        if launch.check_path is not None:
-            await self._become_ready(self._process, target)
+        return process
 
     async def _settle(self, port: int | None) -> Launch:
         """Choose the port: the configured one, or another if that is taken and the command takes what it is given."""
@@ -284,18 +284,21 @@ class Life:
 
     async def _become_ready(self, process: Process, target: Target) -> None:
         prober = Prober(target)
-        try:
-            async with asyncio.timeout(self._launch.ready_timeout_s):
-                peer = await unless(prober.until_ready(), process.exited, self._stop)
-        except TimeoutError:
-            waited = f"not ready after {self._launch.ready_timeout_s:g} s"
-            last = f"{self._launch.proxy}{self._launch.check_path} {prober.last}"
-            raise NotReadyError(f"{waited}: {last}") from None
-        if self._stop.done():
-            return
-        if peer is None:
-            raise await self._death(process, target)
-        await self._check_owner(process, target, peer)
+        with self._phases.during(PhaseKind.HEALTH_WAIT, lambda: process) as phase:
+            phase.changes = prober.changes
+            try:
+                async with asyncio.timeout(self._launch.ready_timeout_s):
+                    peer = await unless(prober.until_ready(), process.exited, self._stop)
+            except TimeoutError:
+                waited = f"not ready after {self._launch.ready_timeout_s:g} s"
+                last = f"{self._launch.proxy}{self._launch.check_path} {prober.last}"
+                raise NotReadyError(f"{waited}: {last}") from None
+            if self._stop.done():
+                phase.error = CUT_SHORT
+                return
+            if peer is None:
+                raise await self._death(process, target)
+            await self._check_owner(process, target, peer)
 
     async def _check_owner(self, process: Process, target: Target, peer: IpAddress) -> None:
         """Insist that the answer came from our own tree."""
@@ -320,12 +323,15 @@ class Life:
                 return PortTakenError(f"port {target.port} was taken by {stranger} meanwhile")
         ended = process.exited.result()
         hint = " (it must stay in the foreground)" if ended.code == 0 else ""
-        return StartError(self._with_last_words(f"{ended} during start{hint}"))
+        return StartError(self._voice.with_last_words(f"{ended} during start{hint}"))
 
     async def _end(self) -> None:
         """Leave nothing of the process tree, if there is one."""
-        if (process := self._process) is None:
-            return
+        if (process := self._process) is not None:
+            with self._phases.during(PhaseKind.STOP, lambda: process):
+                await self._bring_down(process)
+
+    async def _bring_down(self, process: Process) -> None:
         if not process.exited.done() and not self._hurry.done():
             grace_s = self._launch.stop_grace_s
             if not self._stop.done():
@@ -344,6 +350,16 @@ class Life:
 
     async def _until_freed(self) -> None:
         """Wait until the device memory of the tree, which is gone, is free; or for what is to be done if it stays."""
+        if self._last:
+            return
+        with self._phases.during(PhaseKind.FREE_WAIT) as phase:
+            freed = await self._freed()
+            phase.error = self._stuck_reason or ""
+            if freed is not None and freed.left_bytes is not None:
+                phase.freed_bytes = max(0, self._footprint.held_bytes - freed.left_bytes)
+
+    async def _freed(self) -> Freed | None:
+        """Give how that went in the end; None if it was cut short."""
         told = False
         while not self._last:
             settings = self._house.memory()
@@ -351,22 +367,20 @@ class Life:
             cap_s = max(settings.cap_s, STUCK_LOOK_S) if told else settings.cap_s
             freed = await unless(self._footprint.freed(left, cap_s), self._hurry)
             if freed is None or freed.ok is not False:
-                return
-            reason = f"its device memory is not free: {freed.reason}"[:_REASON_CHARS]
+                return freed
+            reason = f"its device memory is not free: {freed.reason}"[:REASON_CHARS]
             if settings.start_anyway:
                 log.warning("%s: %s; going on as configured", self.model, reason)
-                return
+                return freed
             if not told:
                 told, self._stuck_reason = True, reason
                 log.error("%s is gone, but %s", self.model, reason)
                 self._tell_stuck()
+        return None
 
     def _stopper(self, process: Process) -> Callable[[], Process] | None:
         argv = split(self._launch.cmd_stop.replace(_PID_MACRO, str(process.pid)))
-        if not argv:
-            return None
-
-        return lambda: self._help(argv, self._hear)
+        return (lambda: self._help(argv, self._voice.hear)) if argv else None
 
     def _help(self, argv: Sequence[str], sink: Callable[[bytes], None]) -> Process:
         self._helper = Process(argv, self._launch.env, f"{self.tag}:stop", sink)
@@ -376,7 +390,7 @@ class Life:
         self._keep_stuck(f"cannot be killed: {', '.join(describe(proc.pid) for proc in left)}")
 
     def _keep_stuck(self, reason: str) -> None:
-        self._stuck_reason = self._hide(reason)
+        self._stuck_reason = self._voice.hide(reason)
         log.error("%s %s", self.model, self._stuck_reason)
         self._tell_stuck()
 
@@ -384,17 +398,3 @@ class Life:
         """Post StopFailed where it is an answer: a start that fails is not over before its tree is gone."""
         if self._stuck_reason is not None and (self._stop.done() or self._exited):
             self._house.post(StopFailed(self.model, self.generation, self._stuck_reason))
-
-    def _hear(self, data: bytes) -> None:
-        self._printed.write(data)
-        self._house.logs.write_upstream(self.model, data)
-
-    def _hide(self, text: str) -> str:
-        return self._house.logs.hide(redact_command(text), self.model)[:_REASON_CHARS]
-
-    def _with_last_words(self, reason: str) -> str:
-        printed = self._printed.history().decode(errors="replace").splitlines()
-        lines = [line for line in printed if line.strip() and not is_hint(line)]
-        if not lines:
-            return reason
-        return f"{reason}: {self._house.logs.hide(redact_command(lines[-1].strip()), self.model)}"

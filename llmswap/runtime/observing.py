@@ -34,7 +34,7 @@ class UpstreamError(StrEnum):
     RESET = "reset"
     HTTP_4XX = "http_4xx"
     HTTP_5XX = "http_5xx"
-    BAD_STREAM = "bad_stream"  # a stream of events that lacks its end
+    BAD_STREAM = "bad_stream"  # a stream of events that lacks its end, or holds an error
 
 
 @dataclass(slots=True)
@@ -49,8 +49,9 @@ class Usage:
         first_token_s: Monotonic time of the first chunk with content.
         last_token_s: The same of the last.
         chunks: Events of a stream.
-        max_gap_s: The longest time between two of them; None with fewer than two.
+        max_gap_s: The longest time between two of them, from the first with content on; None with fewer than two.
         done: Whether a stream of events ended as its dialect says; None if it was none.
+        failed: Whether it said, under status 200, that it failed: an error event, or an answer that was aborted.
         prefill_s: What the engine says that the prompt took; `decode_s`, the same of the answer.
     """
 
@@ -66,6 +67,7 @@ class Usage:
     chunks: int = 0
     max_gap_s: float | None = None
     done: bool | None = None
+    failed: bool = False
     prefill_s: float | None = None
     decode_s: float | None = None
     response_model: str | None = None
@@ -105,6 +107,7 @@ class RequestRecord:
         refusal: Why the scheduler refused it.
         error: What went wrong in a line, without payload or secrets.
         trace_id: 32 hex digits if it is traced and sampled, else empty. Telemetry's.
+        span_id: 16 hex digits, of its SERVER span, once that is written; else empty. Telemetry's.
         trace: Whatever telemetry wants to keep with it.
     """
 
@@ -146,6 +149,7 @@ class RequestRecord:
     error: str | None = None
     usage: Usage = field(default_factory=Usage)
     trace_id: str = ""
+    span_id: str = ""
     trace: object = None
 
 
@@ -156,7 +160,10 @@ class RequestObserver(Protocol):
         """See it begin to wait: it was not answered at once."""
 
     def sends(self, record: RequestRecord) -> HeaderFields:
-        """See it about to be sent upstream, maybe for a second time. Gives fields to send in place of the client's."""
+        """See it about to be sent upstream, maybe for a second time.
+
+        Gives fields to send in place of the client's; an empty one is not sent at all.
+        """
 
     def ended(self, record: RequestRecord) -> None:
         """See it over. Called once for each record, whatever became of it."""
@@ -200,6 +207,8 @@ class Phase:
         call: Method and path of a CALL; `status`, its answer's, None if none came.
         pid: The leader's, where there is one.
         changes: Of a HEALTH_WAIT: when the probe's answer changed, and to what.
+        exit_code: The leader's, if it ended by itself or was to end.
+        freed_bytes: Of a FREE_WAIT: the device memory that was seen to come free; None if nobody can tell.
     """
 
     model: ModelId
@@ -212,6 +221,8 @@ class Phase:
     status: int | None = None
     pid: int | None = None
     changes: tuple[tuple[float, str], ...] = ()
+    exit_code: int | None = None
+    freed_bytes: int | None = None
 
 
 PhaseObserver = Callable[[Phase], None]

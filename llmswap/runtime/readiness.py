@@ -16,6 +16,7 @@ FIRST_PROBE_S = 0.01
 SLOWEST_S = 0.5
 # A closed port costs next to nothing to try, so it is tried often: most servers open it when they are ready.
 SLOWEST_REFUSED_S = 0.04
+CHANGES_MAX = 64
 # Probes come so much apart, relative to the time that has passed: what they add to a long start is at most this share.
 _SHARE = 0.04
 
@@ -76,10 +77,12 @@ class Prober:
 
     Attributes:
         last: What the last probe found, in words, for the reason of a timeout.
+        changes: When that changed, monotonic, and to what: the first and the last CHANGES_MAX - 1 of them.
     """
 
     def __init__(self, target: Target) -> None:
         self.last = "was not asked yet"
+        self.changes: list[tuple[float, str]] = []
         self._target = target
         self._refused = True
 
@@ -89,12 +92,20 @@ class Prober:
         await asyncio.sleep(FIRST_PROBE_S)
         while True:
             for address in self._target.addresses:
-                if (peer := await self._probe(address)) is not None:
+                peer = await self._probe(address)
+                self._note()
+                if peer is not None:
                     return peer
                 if not self._refused:
                     break
             slowest_s = SLOWEST_REFUSED_S if self._refused else SLOWEST_S
             await asyncio.sleep(min(slowest_s, max(FIRST_PROBE_S, (time.monotonic() - began_s) * _SHARE)))
+
+    def _note(self) -> None:
+        if not self.changes or self.changes[-1][1] != self.last:
+            if len(self.changes) == CHANGES_MAX:
+                del self.changes[1]
+            self.changes.append((time.monotonic(), self.last))
 
     async def _probe(self, address: str) -> IpAddress | None:
         self._refused = False

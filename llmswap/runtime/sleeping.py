@@ -15,6 +15,8 @@ import orjson
 from llmswap.config.settings import Launch, MemorySettings, Sleeping, SleepQuery, SleepStep
 from llmswap.runtime.control import Answer, Control, NoAnswer
 from llmswap.runtime.freeing import Footprint, Freed
+from llmswap.runtime.observing import PhaseKind
+from llmswap.runtime.phases import Findings, Phases
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +68,17 @@ class Sleeper:
         launch: With the port filled in; its `sleeping` is not None.
         measure: Takes note in the footprint of what the whole tree holds now.
         memory: Gives the settings in force.
+        phases: Told of what is done.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         launch: Launch,
         control: Control,
         footprint: Footprint,
         measure: Callable[[], Awaitable[None]],
         memory: Callable[[], MemorySettings],
+        phases: Phases,
     ) -> None:
         assert launch.sleeping is not None
         self._model = launch.model
@@ -84,6 +88,7 @@ class Sleeper:
         self._footprint = footprint
         self._measure = measure
         self._memory = memory
+        self._phases = phases
         self._freed_bytes = 0
         self._noted: set[str] = set()
 
@@ -96,15 +101,20 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
+        with self._phases.during(PhaseKind.SLEEP):
+            host_bytes = await self._fall_asleep()
+        if self._how.verify_memory:
+            with self._phases.during(PhaseKind.FREE_WAIT) as phase:
+                phase.freed_bytes = await self._see_freed()
+        return host_bytes
+
+    async def _fall_asleep(self) -> int | None:
         async with self._control.conversation():
             if not await self._footprint.renew():
                 await self._measure()
             await self._walk("sleep", self._how.sleep)
             await self._confirm(asleep=True)
-            host_bytes = await self._footprint.host_bytes()
-        if self._how.verify_memory:
-            await self._see_freed()
-        return host_bytes
+            return await self._footprint.host_bytes()
 
     async def wake(self) -> None:
         """Wake it until it can serve.
@@ -113,15 +123,18 @@ class Sleeper:
             SagaFailed: What it holds now is unknown.
         """
         async with self._control.conversation():
-            lack = await self._footprint.lacks_host_memory(self._freed_bytes)
-            if lack is not None:
-                raise SagaFailed(f"too little host memory for a wake: {lack}")
-            await self._walk("wake", self._how.wake)
-            told = await self._confirm(asleep=False)
+            with self._phases.during(PhaseKind.WAKE):
+                lack = await self._footprint.lacks_host_memory(self._freed_bytes)
+                if lack is not None:
+                    raise SagaFailed(f"too little host memory for a wake: {lack}")
+                await self._walk("wake", self._how.wake)
+                told = await self._confirm(asleep=False)
             if self._how.awake_check and self._check_path is not None and not told:
-                await self._until_ready(self._check_path)
+                with self._phases.during(PhaseKind.HEALTH_WAIT) as phase:
+                    await self._until_ready(self._check_path, phase)
             if self._how.warmup:
-                await self._warm_up()
+                with self._phases.during(PhaseKind.WARMUP):
+                    await self._warm_up()
 
     async def doubt(self) -> str | None:
         """Ask a sleeper whether all is well, by its state query: a route that neither wakes it nor needs its memory.
@@ -148,10 +161,13 @@ class Sleeper:
         for number, step in enumerate(steps, 1):
             name = f"{what} step {number} of {len(steps)}"
             call = f"{step.method} {step.endpoint}"
-            try:
-                answer = await self._control.ask(step.method, step.endpoint, step.body, timeout_s=step.timeout_s)
-            except NoAnswer as error:
-                raise SagaFailed(f"{name} {error}: {call}", lost=error.lost) from error
+            with self._phases.during(PhaseKind.CALL) as phase:
+                phase.call = call
+                try:
+                    answer = await self._control.ask(step.method, step.endpoint, step.body, timeout_s=step.timeout_s)
+                except NoAnswer as error:
+                    raise SagaFailed(f"{name} {error}: {call}", lost=error.lost) from error
+                phase.status = answer.status
             if answer.status in _NO_SUCH_ROUTE:
                 hint = "vLLM has this route only with VLLM_SERVER_DEV_MODE=1 in its environment"
                 raise SagaFailed(f"{name} answered {answer.status}: {call} ({hint})", lasting=True)
@@ -184,7 +200,8 @@ class Sleeper:
             self._note(f"cannot tell whether it sleeps: GET {query.endpoint} answered {answer.status} {_shown(answer)}")
         return state
 
-    async def _see_freed(self) -> None:
+    async def _see_freed(self) -> int | None:
+        """Give how much came free; None if nobody can tell."""
         before = self._footprint.held_bytes
         allowed = self._how.residual_bytes
         if allowed is None:
@@ -194,7 +211,7 @@ class Sleeper:
         freed = Freed(None, None, unknown) if unknown else await self._footprint.freed(allowed, self._memory().cap_s)
         if freed.ok is None:
             self._note(f"cannot tell whether its device memory is free: {freed.reason}")
-            return
+            return None
         left = freed.left_bytes if freed.left_bytes is not None else before
         if not freed.ok:
             unfreed = left >= before * _UNFREED_SHARE
@@ -204,8 +221,9 @@ class Sleeper:
             raise SagaFailed(f"device memory is not free after every step, {amount}{hint if unfreed else ''}{told}",
                              lasting=unfreed)  # fmt: skip
         self._freed_bytes = max(0, before - left)
+        return self._freed_bytes
 
-    async def _until_ready(self, path: str) -> None:
+    async def _until_ready(self, path: str, phase: Findings) -> None:
         deadline_s = time.monotonic() + AWAKE_TIMEOUT_S
         while True:
             try:
@@ -213,6 +231,9 @@ class Sleeper:
                 answer = await self._control.ask("GET", path, timeout_s=left_s)
             except NoAnswer as error:
                 raise SagaFailed(f"not ready after the wake, it {error}: GET {path}", lost=error.lost) from error
+            said = f"answered {answer.status}"
+            if not phase.changes or phase.changes[-1][1] != said:
+                phase.changes = (*phase.changes, (time.monotonic(), said))
             if answer.status == 200:
                 return
             if time.monotonic() >= deadline_s:

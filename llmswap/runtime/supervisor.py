@@ -13,7 +13,9 @@ from llmswap.core.fleet import ModelId
 from llmswap.runtime.freeing import MemoryWatch, Unwatched
 from llmswap.runtime.life import House, Life
 from llmswap.runtime.logbook import LogBook
+from llmswap.runtime.observing import PhaseObserver, StartEnviron
 from llmswap.runtime.orphans import Registry
+from llmswap.runtime.phases import untold
 from llmswap.runtime.reaper import Reaper
 from llmswap.runtime.tree import Proc
 
@@ -34,6 +36,8 @@ class Supervisor:
         watch: Measures memory; None if nobody does.
         memory: When memory is free again.
         on_fatal: Told if a life's task raises, which is a bug: its upstream's state is unknown then.
+        phase: Told of what is done to upstreams.
+        environ: Gives variables for a start beside the configured ones, which win. No restart is made for them.
     """
 
     def __init__(  # noqa: PLR0913
@@ -47,6 +51,8 @@ class Supervisor:
         watch: MemoryWatch | None = None,
         memory: MemorySettings | None = None,
         on_fatal: Callable[[BaseException], None] | None = None,
+        phase: PhaseObserver = untold,
+        environ: StartEnviron = lambda _model, _generation: {},
     ) -> None:
         self._launches = launches
         self._lives: dict[ModelId, Life] = {}
@@ -64,6 +70,8 @@ class Supervisor:
             self._over,
             watch or Unwatched(),
             lambda: self._memory,
+            phase,
+            environ,
         )
 
     def performers(self) -> dict[type[Any], Callable[[Any], None]]:

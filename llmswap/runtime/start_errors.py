@@ -1,0 +1,13 @@
+"""Why a start comes to nothing. The message is one line for the client."""
+
+
+class StartError(Exception):
+    """The start came to nothing."""
+
+
+class NotReadyError(StartError):
+    """It did not answer its readiness probe in time."""
+
+
+class PortTakenError(StartError):
+    """The port belongs to somebody else."""

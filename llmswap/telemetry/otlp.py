@@ -1,0 +1,213 @@
+"""Where spans leave, by OpenTelemetry's SDK. Imported only when traces are on: that takes 0.1 s and 15 MiB or more."""
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags, set_span_in_context
+from opentelemetry.trace import SpanKind as OtelKind
+from opentelemetry.trace.span import TraceState
+
+import llmswap
+from llmswap.telemetry.names import SPAN_RESULTS
+from llmswap.telemetry.spans import Span, SpanKind, Tree
+from llmswap.telemetry.trace_context import TraceContext
+
+log = logging.getLogger(__name__)
+
+EXPORTED, DROPPED, FAILED = SPAN_RESULTS
+EXPORT_TIMEOUT_S = 3.0
+BATCH = 64
+SCHEDULE_MS = 1000
+QUEUE_MAX = 8192
+TRACES_PATH = "v1/traces"
+
+_KINDS = {SpanKind.SERVER: OtelKind.SERVER, SpanKind.CLIENT: OtelKind.CLIENT, SpanKind.INTERNAL: OtelKind.INTERNAL}
+_ERROR = Status(StatusCode.ERROR)
+_SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
+
+
+class _OurIds(IdGenerator):
+    """Gives the ids of the span that is about to be made: ours are known before their spans are."""
+
+    def __init__(self) -> None:
+        self.trace_id = self.span_id = 0
+
+    def generate_span_id(self) -> int:
+        return self.span_id
+
+    def generate_trace_id(self) -> int:
+        return self.trace_id
+
+
+class _Counted(SpanExporter):
+    """An exporter whose batches are counted."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.taken = 0
+        self.exported = 0
+        self.failed = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taken += len(spans)
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            if result is SpanExportResult.SUCCESS:
+                self.exported += len(spans)
+            else:
+                self.failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+class Pipe:
+    """Takes trees and sends them on in batches, from a thread. What it cannot keep is dropped and counted.
+
+    Args:
+        exporter: Sends them.
+        environ: OTEL_BSP_*, OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME are honoured.
+        instance: Unique to this life of llmswap.
+    """
+
+    def __init__(self, exporter: SpanExporter, environ: Mapping[str, str], instance: str) -> None:
+        self._counted = _Counted(exporter)
+        self._queue_max = _number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_MAX)
+        batch = min(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH), self._queue_max)
+        schedule_ms = _number(environ, "OTEL_BSP_SCHEDULE_DELAY", SCHEDULE_MS)
+        self._processor: SpanProcessor = BatchSpanProcessor(self._counted, self._queue_max, schedule_ms, batch)
+        self._ids = _OurIds()
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON,  # what comes here was decided on
+            resource=_resource(instance),
+            shutdown_on_exit=False,
+            id_generator=self._ids,
+        )
+        self._provider.add_span_processor(self._processor)
+        self._tracer = self._provider.get_tracer("llmswap", llmswap.__version__)
+        self._put = 0
+        self._dropped = 0
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Spans by what became of them."""
+        return {EXPORTED: self._counted.exported, DROPPED: self._dropped, FAILED: self._counted.failed}
+
+    @property
+    def queue_length(self) -> int:
+        """Spans that wait to be sent."""
+        return max(0, self._put - self._counted.taken)
+
+    def write(self, tree: Tree) -> None:
+        """Take a tree: whole, or not at all if the queue is full."""
+        if self.queue_length + len(tree.spans) > self._queue_max:
+            self._dropped += len(tree.spans)
+            return
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        self._ids.trace_id = tree.trace_id
+        outside = Context() if tree.parent is None else _inside(tree.parent)
+        contexts: dict[int | None, Context] = {None: outside}
+        for span in tree.spans:
+            self._write(span, contexts, offset_ns, leaf=span is tree.spans[-1])
+            self._put += 1
+
+    def _write(self, span: Span, contexts: dict[int | None, Context], offset_ns: int, *, leaf: bool) -> None:
+        self._ids.span_id = span.span_id
+        made = self._tracer.start_span(
+            span.name,
+            contexts[span.parent],
+            _KINDS[span.kind],
+            span.attributes,
+            [Link(_as_otel(link)) for link in span.links] if span.links else None,
+            int(span.began_s * 1e9) + offset_ns,
+        )
+        if not leaf:
+            contexts[span.span_id] = set_span_in_context(made, contexts[None])
+        for at_s, name, attributes in span.events:
+            made.add_event(name, attributes, int(at_s * 1e9) + offset_ns)
+        if span.error:
+            made.set_status(Status(StatusCode.ERROR, span.description) if span.description else _ERROR)
+        made.end(int(max(span.began_s, span.ended_s) * 1e9) + offset_ns)
+
+    def flush(self) -> None:
+        """Send what waits, now. Blocks."""
+        self._provider.force_flush()
+
+    def close(self, limit_s: float) -> None:
+        """Send what waits, at most for so long. Blocks."""
+        # In a thread of its own, because a receiver that hangs holds the SDK longer than it was told to take.
+        closing = threading.Thread(target=self._provider.shutdown, name="closing traces", daemon=True)
+        closing.start()
+        closing.join(limit_s)
+
+
+def _as_otel(context: TraceContext) -> SpanContext:
+    state = TraceState.from_header([context.state]) if context.state else None
+    flags = _SAMPLED if context.sampled else _UNSAMPLED
+    return SpanContext(context.trace_id, context.span_id, context.remote, flags, state)
+
+
+def _inside(context: TraceContext) -> Context:
+    return set_span_in_context(NonRecordingSpan(_as_otel(context)), Context())
+
+
+def _resource(instance: str) -> Resource:
+    """Say who tells all this: what the environment says of it, and for the rest ourselves."""
+    own = {
+        "service.name": "llmswap",
+        "service.version": llmswap.__version__,
+        "service.instance.id": instance,
+        "host.name": socket.gethostname(),
+    }
+    given = OTELResourceDetector().detect().attributes
+    return Resource.create({name: value for name, value in own.items() if name not in given})
+
+
+def _number(environ: Mapping[str, str], name: str, otherwise: int) -> int:
+    text = environ.get(name, "").strip()
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    if text:
+        log.warning("%s is not a number above 0: %d is used", name, otherwise)
+    return otherwise
+
+
+def exporter_of(endpoint: str, protocol: str, environ: Mapping[str, str]) -> SpanExporter:
+    """Make the exporter of a protocol.
+
+    Args:
+        endpoint: Base URL of the receiver; empty for what OTEL_EXPORTER_OTLP_[TRACES_]ENDPOINT says.
+        protocol: `grpc` or `http/protobuf`.
+        environ: Headers, certificates, compression and timeouts are taken from it by the SDK.
+    """
+    given = any(environ.get(name) for name in ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"))
+    timeout_s = None if given else EXPORT_TIMEOUT_S
+    if protocol == "grpc":
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # upstreams are spawned while it runs
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter  # noqa: PLC0415
+
+        return GrpcExporter(endpoint=endpoint or None, timeout=timeout_s)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter  # noqa: PLC0415
+
+    return HttpExporter(endpoint=_traces_url(endpoint) if endpoint else None, timeout=timeout_s)
+
+
+def _traces_url(endpoint: str) -> str:
+    base = endpoint.rstrip("/")
+    return base if base.endswith(f"/{TRACES_PATH}") else f"{base}/{TRACES_PATH}"
