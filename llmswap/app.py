@@ -29,6 +29,7 @@ from llmswap.runtime.footprints import Footprints
 from llmswap.runtime.gate import Gate
 from llmswap.runtime.gpu import GpuWatch, Reader
 from llmswap.runtime.logbook import LogBook
+from llmswap.runtime.logevents import events
 from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.memory import DeviceMemory
 from llmswap.runtime.nvml import NvmlReader
@@ -39,7 +40,7 @@ from llmswap.runtime.stdout import StdoutWriter
 from llmswap.runtime.supervisor import Supervisor
 from llmswap.runtime.watch import stamp, watch
 from llmswap.runtime.xids import XidWatch
-from llmswap.telemetry.logs import StepLog
+from llmswap.telemetry.logs import StepLog, listening, rejected
 from llmswap.telemetry.metrics import Metrics
 from llmswap.telemetry.tracing import Tracing
 from llmswap.telemetry.watching import Watching
@@ -98,7 +99,7 @@ class App:
         self._stdout = StdoutWriter()
         logs = LogBook(stdout=self._stdout)
         self._proxy_log = ProxyLog(logs)
-        self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
+        self._proxy_log.configure(loaded.settings)
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
         self.journal = Journal(loaded.fleet)
         self.loop.observe(self.journal)
@@ -125,7 +126,7 @@ class App:
         gate = Gate(self.loop, self._supervisor.base_url)
         self._metrics = Metrics(loaded.fleet, self.loop.snapshot)
         self.loop.observe(self._metrics)
-        self.loop.observe(StepLog())
+        self.loop.observe(StepLog(self._tracing.swap_trace_id))
         self.footprints = Footprints(watch, self.loop.snapshot, self._supervisor.pid)
         self.loop.observe(self.footprints)
         self.sampler = Sampler(
@@ -173,7 +174,7 @@ class App:
         await self._supervisor.reclaim_orphans()
         self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
         for address in self.addresses:
-            log.info("listening on %s", address)
+            log.info("listening on %s", address, extra=events((listening(address),)))
         self._spawn(self.sampler.run())
         self._spawn(self._preload().run())
         self._spawn(self.footprints.run())
@@ -243,7 +244,7 @@ class App:
             log.warning("%s", warning)
         launches = {model.id: model.launch for model in loaded.settings.models.values()}
         self._supervisor.configure(launches, loaded.settings.memory)
-        self._proxy_log.configure(loaded.settings.log, loaded.settings.access.api_keys)
+        self._proxy_log.configure(loaded.settings)
         self.context.loaded = loaded
         self._metrics.configured(loaded.fleet)
         self._tracing.configure(loaded.settings.telemetry, launches)
@@ -256,7 +257,7 @@ class App:
             await self.reload()
         except ConfigError as error:
             for issue in error.issues:
-                log.error("reload refused: %s", issue)
+                log.error("reload refused: %s", issue, extra=events((rejected(issue),)))
 
     def request_reload(self) -> None:
         """Reload in the background (SIGHUP), the first time at once; what comes soon after it is one more reload."""

@@ -1,4 +1,4 @@
-"""One line for each request, in llmswap's log, in llama-swap's words.
+"""One line for each request, in llmswap's log: in llama-swap's words, or as the event `request.completed`.
 
 Lines are gathered for a moment and written in bursts: written one by one, between requests, they cost about a quarter
 of all CPU time (each finds cold caches and wakes the thread that writes to stdout).
@@ -8,15 +8,20 @@ import asyncio
 import logging
 import re
 import time as clock
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
+from llmswap.core.commands import RejectReason
 from llmswap.proxy import records
+from llmswap.proxy.completed import COMPLETED, QUEUE_TIMEOUT, of_model, timed_out
 from llmswap.proxy.context import CONTEXT
 from llmswap.proxy.origin import client_address
-from llmswap.proxy.request_keys import DELIVERY, SERVED
+from llmswap.proxy.request_keys import DELIVERY, RECORD, REQUEST_ID, SERVED
+from llmswap.runtime.logevents import Event, Value, events
+from llmswap.runtime.observing import RequestRecord
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +43,25 @@ class _Entry(NamedTuple):
     agent: str
     took_s: float
     substitute: str | None
+    id: str
+    route: str
+    at_s: float
+    record: RequestRecord | None
+
+
+class _Burst:
+    """Lines that are written together: they read as words, and give themselves as events."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        self._entries = entries
+
+    def __str__(self) -> str:
+        return "\n".join(map(_line, self._entries))
+
+    def __iter__(self) -> Iterator[Event]:
+        return map(_event, self._entries)
 
 
 class AccessLines:
@@ -64,8 +88,18 @@ class AccessLines:
         version = "1.1" if request.version.minor else "1.0"
         served = request.get(SERVED)
         substitute = None if served is None else served.substitute
-        entry = _Entry(peer, request.method, path, version, status, size, agent, took_s, substitute)
-        self._entries.append(entry)
+        record, resource = request.get(RECORD), request.match_info.route.resource
+        self._entries.append(
+            _Entry(
+                *(peer, request.method, path, version, status, size, agent, took_s, substitute),
+                id=request.get(REQUEST_ID, ""),
+                route="" if resource is None else resource.canonical,
+                at_s=clock.time(),
+                record=record,
+            )
+        )
+        if record is not None and record.refusal is RejectReason.QUEUE_TIMEOUT:
+            log.warning("", extra=events((Event(QUEUE_TIMEOUT, *timed_out(record)),)))
         if len(self._entries) >= GATHER_MAX:
             self.flush()
         elif self._timer is None:
@@ -78,7 +112,8 @@ class AccessLines:
             self._timer = None
         entries, self._entries = self._entries, []
         if entries:
-            log.info("%s", "\n".join(map(_line, entries)))
+            burst = _Burst(entries)
+            log.info("%s", burst, extra=events(burst))
 
 
 ACCESS_LINES: web.AppKey[AccessLines] = web.AppKey("llmswap.access_lines", AccessLines)
@@ -100,6 +135,26 @@ def _line(entry: _Entry) -> str:
     asked = f'"{entry.method} {path} HTTP/{entry.version}"'
     substitute = "" if entry.substitute is None else f" by substitute {_plain(entry.substitute)}"
     return f'Request {entry.peer} {asked} {entry.status} {entry.size} "{agent}" {entry.took_s:.6f}s{substitute}'
+
+
+def _event(entry: _Entry) -> Event:
+    """Give the entry as an event: of a request for a model with what became of it there."""
+    record = entry.record
+    fields: dict[str, Value] = {
+        "id": entry.id,
+        "method": entry.method,
+        "route": entry.route if record is None else record.route,
+        "path": entry.path,
+        "status": entry.status,
+        "duration_s": entry.took_s,
+        "bytes": entry.size,
+        "remote": entry.peer,
+        "user_agent": entry.agent[:_USER_AGENT_MAX] or None,
+    }
+    if record is not None:
+        fields |= of_model(record)
+    message = f"{entry.method} {entry.path} {entry.status} in {entry.took_s:.3f} s"
+    return Event(COMPLETED, message, fields, entry.at_s)
 
 
 def _plain(text: str) -> str:

@@ -10,9 +10,10 @@ from typing import Self
 
 from llmswap.config.settings import LogSettings
 from llmswap.core.fleet import ModelId
+from llmswap.runtime.logevents import ENCODERS, events_of, harmless, lines
 from llmswap.runtime.logtime import stamper
 from llmswap.runtime.redaction import redact, redact_command
-from llmswap.runtime.stdout import StdoutWriter
+from llmswap.runtime.stdout import Gap, StdoutWriter, gap
 
 RING_BYTES = 100 * 1024
 SUBSCRIBER_BYTES = 256 * 1024
@@ -146,10 +147,13 @@ class LogBook:
         self._models: dict[ModelId, LogRing] = {}
         self._model_secrets: dict[ModelId, tuple[str, ...]] = {}
         self._stdout = stdout
+        self._unfinished = False
         self.configure(settings or LogSettings(), secrets)
 
-    def configure(self, settings: LogSettings, secrets: Iterable[str]) -> None:
-        """Take new settings, and the secrets (API keys) to hide in proxy lines and tails."""
+    def configure(self, settings: LogSettings, secrets: Iterable[str], tell_gap: Gap = gap) -> None:
+        """Take new settings, the secrets (API keys) to hide in proxy lines and tails, and how stdout tells of a gap."""
+        if self._stdout is not None:
+            self._stdout.tell_gap = tell_gap
         self._combine_proxy = settings.to_stdout in {"proxy", "both"}
         self._combine_upstream = settings.to_stdout in {"upstream", "both"}
         self._secrets = tuple(secrets)
@@ -167,12 +171,14 @@ class LogBook:
         self.upstream.write(data)
         if self._combine_upstream:
             self._combine(data)
+            self._unfinished = not data.endswith(b"\n")
 
-    def write_proxy(self, data: bytes) -> None:
-        """Note a line of llmswap's own."""
+    def write_proxy(self, data: bytes, *, apart: bool = False) -> None:
+        """Note lines of llmswap's own; `apart`: not behind the beginning of an upstream's line."""
         self.proxy.write(data)
         if self._combine_proxy:
-            self._combine(data)
+            self._combine(b"\n" + data if apart and self._unfinished else data)
+            self._unfinished = False
 
     def conceal(self, model: ModelId, secrets: Iterable[str]) -> None:
         """Name the secrets of a model's command and environment, for its tails."""
@@ -201,29 +207,34 @@ class LogBook:
 
 
 class ProxyLogHandler(logging.Handler):
-    """Sends log records to the book as llama-swap writes them: `[LEVEL] text`, with the time in front if asked for.
+    """Sends log records to the book: as llama-swap writes them, `[LEVEL] text`, or the events that they tell.
 
-    Every line of a record gets that front, so that a line always tells what it is.
+    In the former each line of a record gets the level, and the time if asked for, so that it always tells what it is.
     """
 
     def __init__(self, book: LogBook, time_format: str = "") -> None:
         super().__init__()
         self._book = book
-        self.set_time_format(time_format)
+        self.configure(time_format)
 
-    def set_time_format(self, name: str) -> None:
-        """Use one of llama-swap's `logTimeFormat` names; empty for no time."""
-        self._stamp = stamper(name)
+    def configure(self, time_format: str, form: str = "text") -> None:
+        """Use one of llama-swap's `logTimeFormat` names, empty for no time; and write text, json or logfmt."""
+        self._stamp = stamper(time_format)
+        self._encode = ENCODERS.get(form)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record."""
         try:
-            text = self.format(record)
+            if self._encode is not None:
+                self._book.write_proxy(lines(record, self._encode, self._book.hide), apart=True)
+            elif record.msg or events_of(record) is None:
+                self._book.write_proxy(self._text(record))
         except Exception:  # noqa: BLE001  logging's contract: a bad record must not break the caller
             self.handleError(record)
-            return
+
+    def _text(self, record: logging.LogRecord) -> bytes:
         front = f"[{_LEVELS.get(record.levelname, record.levelname)}] "
         if self._stamp is not None:
             front = f"{self._stamp(datetime.fromtimestamp(record.created).astimezone())} {front}"
-        lines = front + self._book.hide(text).replace("\n", "\n" + front)
-        self._book.write_proxy(f"{lines}\n".encode(errors="replace"))
+        text = front + harmless(self._book.hide(self.format(record))).replace("\n", "\n" + front)
+        return f"{text}\n".encode(errors="replace")

@@ -1,10 +1,12 @@
 """llmswap's own log: Python's logging, led into the log book."""
 
 import logging
-from collections.abc import Iterable
+import time
 
-from llmswap.config.settings import LogSettings
+from llmswap.config.settings import Settings
 from llmswap.runtime.logbook import LogBook, ProxyLogHandler
+from llmswap.runtime.logevents import DROPPED, ENCODERS
+from llmswap.runtime.stdout import Gap, gap
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
@@ -20,12 +22,21 @@ class ProxyLog:
         self._handler = ProxyLogHandler(book)
         logging.getLogger().addHandler(self._handler)
 
-    def configure(self, settings: LogSettings, secrets: Iterable[str]) -> None:
-        """Take new settings, and the secrets to hide."""
-        self._book.configure(settings, secrets)
-        self._handler.set_time_format(settings.time_format)
-        logging.getLogger("llmswap").setLevel(LEVELS[settings.level])
+    def configure(self, settings: Settings) -> None:
+        """Take new settings: the log's, the secrets to hide, the form of lines (text, json or logfmt)."""
+        form = settings.telemetry.log_format
+        self._book.configure(settings.log, settings.access.api_keys, gap_in(form))
+        self._handler.configure(settings.log.time_format, form)
+        logging.getLogger("llmswap").setLevel(LEVELS[settings.log.level])
 
     def remove(self) -> None:
         """Log no more."""
         logging.getLogger().removeHandler(self._handler)
+
+
+def gap_in(form: str) -> Gap:
+    """Give what tells of lost bytes in a form."""
+    encode = ENCODERS.get(form)
+    if encode is None:
+        return gap
+    return lambda size: encode(time.time(), "warn", DROPPED, f"{size} bytes dropped", {"bytes": size})

@@ -9,10 +9,19 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 CAPACITY_BYTES = 1 << 20
 _RETRY_S = 0.05
 _GONE = frozenset({errno.EPIPE, errno.EBADF, errno.EIO})
+
+Gap = Callable[[int], bytes]
+"""Writes the line that says how many bytes are missing."""
+
+
+def gap(size: int) -> bytes:
+    """Say it in words."""
+    return f"— {size} bytes dropped —\n".encode()
 
 
 class StdoutWriter:
@@ -23,10 +32,12 @@ class StdoutWriter:
 
     Attributes:
         dropped_bytes: How much was thrown away so far because the reader was gone or too slow.
+        tell_gap: What is written in its place.
     """
 
     def __init__(self, fd: int = 1, capacity_bytes: int = CAPACITY_BYTES) -> None:
         self.dropped_bytes = 0
+        self.tell_gap: Gap = gap
         self._fd = fd
         self._capacity = capacity_bytes
         self._chunks: deque[bytes] = deque()
@@ -45,7 +56,7 @@ class StdoutWriter:
                 self._drop(len(data))
                 return
             if self._gap:
-                data = f"— {self._gap} bytes dropped —\n".encode() + data
+                data = self.tell_gap(self._gap) + data
                 self._gap = 0
             self._chunks.append(data)
             self._size += len(data)

@@ -149,6 +149,7 @@ class RequestSpans:
         if not trace.sampled:
             return
         record.trace_id = f"{trace.trace_id:032x}"
+        record.span_id = f"{trace.server_id:016x}"
         self._write(Tree(trace.trace_id, self._spans(record, trace), trace.parent))
 
     def decide(self, trace: RequestTrace, *, missed: bool) -> bool:
