@@ -66,8 +66,11 @@ class Footprints:
         while True:
             self._due.clear()
             await self.look()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._due.wait(), LOOK_S)
+            with contextlib.suppress(
+                TimeoutError
+            ):  # not by wait_for: until Python 3.12 that may swallow a cancellation
+                async with asyncio.timeout(LOOK_S):
+                    await self._due.wait()
             await asyncio.sleep(SETTLE_S)
 
     def learned(self) -> Mapping[ModelId, Mapping[State, Seen]]:

@@ -136,3 +136,17 @@ async def test_looks_as_soon_as_somebody_is_settled(stage) -> None:
     assert len(stage.watch.asked) == 2  # and then it rests
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_ends_when_told_to_in_the_very_moment_in_which_somebody_is_settled(stage) -> None:
+    """Else it goes on for ever, and the program that waits for it with it."""
+    model = ModelId("a")
+    running = asyncio.create_task(stage.footprints.run())
+    stage.put(model, State.READY)
+    await until(lambda: model in stage.footprints.learned(), "it has looked")
+    stage.footprints(Step(0.0, UpstreamAsleep(model, Generation(1), None), ()))
+    await asyncio.sleep(0)  # what it waits for is done, and it does not know yet
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=2)
+    assert done
+    assert running.cancelled()
