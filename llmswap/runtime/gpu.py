@@ -87,6 +87,11 @@ class Gpu:
     vitals: Vitals | None = None
 
     @property
+    def is_board(self) -> bool:
+        """Whether it is cut into instances, and has no memory but theirs."""
+        return self.instance is None and bool(self.maker.profile)
+
+    @property
     def label(self) -> str:
         """What it is called in metrics: `0`; `0:1` for an instance; `amd0` for another vendor's."""
         card = f"{self.index}" if self.maker.vendor == "nvidia" else f"{self.maker.vendor}{self.index}"

@@ -93,6 +93,11 @@ class Sampler:
         """Give what was seen last; None before the first look, and while it is switched off."""
         return self._latest
 
+    def gpus(self) -> tuple[Gpu, ...]:
+        """Give the GPUs that can hold models, as seen last: instances, not what is cut into them."""
+        machine = self._latest
+        return () if machine is None else tuple(gpu for gpu in machine.gpus if not gpu.is_board)
+
     def history(self) -> tuple[Moment, ...]:
         """Give the last hour, the oldest first. A copy."""
         return tuple(self._history)

@@ -36,16 +36,20 @@ class Hardware:
         self._latest = latest
         self._compat = compat
         self._clock = clock
+        self._shown: tuple[Machine | None, bool, list[Frozen]] = None, False, []
 
     def freeze(self) -> list[Frozen]:
-        """Give all families that have something to say."""
+        """Give all families that have something to say; the same list as long as nobody has looked again."""
         machine = self._latest()
         if machine is None:
             return []
         if self._clock() - machine.at_s > STALE_S:
             return _families([(names.GPU_POLL_SUCCESS, (), 0.0)])
-        families = [*_families(_rows(machine)), *_polls(machine)]
-        return [*families, *llamaswap.families(machine)] if self._compat() else families
+        compat = self._compat()
+        if self._shown[0] is not machine or self._shown[1] is not compat:
+            own = [*_families(_rows(machine)), *_polls(machine)]
+            self._shown = machine, compat, [*own, *llamaswap.families(machine)] if compat else own
+        return self._shown[2]
 
 
 def _families(rows: Iterator[Row] | list[Row]) -> list[Frozen]:
