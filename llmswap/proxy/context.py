@@ -10,6 +10,7 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.states import State
 from llmswap.proxy.bodies import BodyLimits, HeldBodies
 from llmswap.proxy.inflight import InFlight
+from llmswap.proxy.metering.asking import Manners
 from llmswap.proxy.upstream import UpstreamClient
 from llmswap.runtime.footprints import Seen
 from llmswap.runtime.gate import Gate
@@ -31,6 +32,7 @@ class Context:
         held_bodies: What JSON bodies take of the memory, all together.
         in_flight: The requests inside, so that one can be cancelled by its number.
         observer: Sees requests for models.
+        manners: What is known of how each model's engine counts tokens.
         footprints: Tells what each model was seen to hold in each state.
         sampler: Looks at the machine; None if nobody does.
         heartbeat: Tells how late the event loop runs what is due; beats while the application runs.
@@ -41,12 +43,13 @@ class Context:
     gate: Gate
     logs: LogBook
     upstream: UpstreamClient
-    metrics: Callable[[str], tuple[bytes, str]]
+    metrics: Callable[[str], Awaitable[tuple[bytes, str]]]
     reload: Callable[[], Awaitable[None]]
     limits: BodyLimits = field(default_factory=BodyLimits)
     held_bodies: HeldBodies = field(default_factory=HeldBodies)
     in_flight: InFlight = field(default_factory=InFlight)
     observer: RequestObserver = field(default_factory=Unobserved)
+    manners: Manners = field(default_factory=Manners)
     footprints: Callable[[], Mapping[ModelId, Mapping[State, Seen]]] = dict
     sampler: Sampler | None = None
     heartbeat: Heartbeat = field(default_factory=Heartbeat)

@@ -35,11 +35,15 @@ class Ask:
         model: The name as the client wrote it; empty if it named none.
         stream: It wants the answer as events.
         in_query: The query names the model, not the body.
+        max_tokens: How long the answer may get, as the client limits it; None if it does not.
+        stream_options: It says something about the stream itself.
     """
 
     model: str
     stream: bool = False
     in_query: bool = False
+    max_tokens: int | None = None
+    stream_options: bool = False
 
 
 def dialect_of(path: str) -> Dialect:
@@ -53,6 +57,7 @@ def dialect_of(path: str) -> Dialect:
 _MODEL_TOKEN = re.compile(
     rb'"(?:m|\\u006[dD])(?:o|\\u006[fF])(?:d|\\u0064)(?:e|\\u0065)(?:l|\\u006[cC])"[ \t\r\n]*:',
 )
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")  # the first that is there counts
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -80,7 +85,9 @@ def read_json(body: bytes) -> Ask:
         raise RequestError(400, "`model` must be a string", "invalid_model")
     if _repeats_model(body):
         raise RequestError(400, "`model` is given more than once", "invalid_model")
-    return Ask(model, data.get("stream") in (True, "true", "1"))
+    limits = (data[name] for name in _LIMITS if type(data.get(name)) is int and data[name] >= 0)
+    streams = data.get("stream") in (True, "true", "1")
+    return Ask(model, streams, max_tokens=next(limits, None), stream_options="stream_options" in data)
 
 
 def looks_like_json(body: bytes) -> bool:

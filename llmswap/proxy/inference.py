@@ -22,7 +22,7 @@ from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
 from llmswap.proxy.refusals import WAYS_OUT, refusal
-from llmswap.proxy.request_keys import DELIVERY, REQUEST_ID
+from llmswap.proxy.request_keys import DELIVERY, METER, REQUEST_ID
 from llmswap.proxy.upstream import UNREACHABLE, Delivery, End, Outgoing
 from llmswap.runtime.gate import Lease, Refused, Ticket
 from llmswap.runtime.observing import RequestOutcome
@@ -133,15 +133,7 @@ async def _serve_on(
             records.sends(call.record, outgoing, context.observer)
             sent_s = call.record.sent_s = time.monotonic()
             try:
-                return await context.upstream.forward(
-                    call.request,
-                    outgoing,
-                    lease.base_url,
-                    serving.timeouts,
-                    delivery,
-                    into=loading.response,
-                    sse_error=partial(_upstream_failed, dialects.dialect_of(call.target)),
-                )
+                return await _forward(context, call, serving, lease, outgoing, delivery, loading)
             except ConnectionError:
                 if delivery.end is End.UPSTREAM_DIED:
                     log.warning("%s cut request %s off: %s", lease.model, call.request[REQUEST_ID], delivery.error)
@@ -156,6 +148,35 @@ async def _serve_on(
         if not await _noticed(context, lease.model, lease.generation):
             raise unanswered
         again = True
+
+
+async def _forward(  # noqa: PLR0913, PLR0917
+    context: Context,
+    call: Call,
+    serving: ModelSettings,
+    lease: Lease,
+    outgoing: Outgoing,
+    delivery: Delivery,
+    loading: LoadingStream,
+) -> web.StreamResponse:
+    """Send it on and meter the answer, asking for usage where nobody else does."""
+    measure = context.manners.measure(call.ask, serving, lease.generation, outgoing)
+    call.request[METER] = measure.meter
+    wish = measure.wish
+    try:
+        return await context.upstream.forward(
+            call.request,
+            outgoing if wish is None else wish.outgoing,
+            lease.base_url,
+            serving.timeouts,
+            delivery,
+            into=loading.response,
+            tap=measure.meter,
+            addition=wish,
+            sse_error=partial(_upstream_failed, dialects.dialect_of(call.target)),
+        )
+    finally:
+        context.manners.learn(lease.model, lease.generation, measure, delivery)
 
 
 def _serving(context: Context, call: Call, lease: Lease) -> ModelSettings:

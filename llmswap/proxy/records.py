@@ -9,7 +9,8 @@ from aiohttp import web
 from llmswap.core.commands import RejectReason
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.messages import UNREACHABLE, Delivery, End, Outgoing
-from llmswap.proxy.request_keys import DELIVERY, KEY_MARK, RECORD, REQUEST_ID
+from llmswap.proxy.metering.meter import Meter
+from llmswap.proxy.request_keys import DELIVERY, KEY_MARK, METER, RECORD, REQUEST_ID
 from llmswap.runtime.gate import Lease, Ticket
 from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.observing import HeaderFields, RequestObserver, RequestOutcome, RequestRecord, UpstreamError
@@ -111,6 +112,8 @@ def close(request: web.Request, status: int, ended_s: float, observer: RequestOb
     delivery = request.get(DELIVERY)
     if delivery is not None:
         _take(record, delivery)
+        if METER in request:
+            _measure(record, request[METER], delivery)
     if record.outcome is None:
         record.outcome = _outcome(record, None if delivery is None else delivery.end)
     _show(lambda: observer.ended(record), record, None)
@@ -135,6 +138,17 @@ def _take(record: RequestRecord, delivery: Delivery) -> None:
         record.upstream_error = record.upstream_error or UpstreamError.RESET
     elif record.upstream_status is not None and record.upstream_status >= 400:
         record.upstream_error = UpstreamError.HTTP_4XX if record.upstream_status < 500 else UpstreamError.HTTP_5XX
+
+
+def _measure(record: RequestRecord, meter: Meter, delivery: Delivery) -> None:
+    """Take what the answer took, now that nobody waits for its last byte."""
+    usage = record.usage = meter.usage()
+    broken = usage.done is False and not usage.finish_reasons and delivery.end is End.COMPLETE
+    if record.upstream_error is None and (broken or usage.failed):
+        record.upstream_error = UpstreamError.BAD_STREAM
+        record.error = record.error or (
+            "the answer's stream lacks its end" if broken else "the answer says that it failed"
+        )
 
 
 def _outcome(record: RequestRecord, end: End | None) -> RequestOutcome:

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from llmswap.proxy.hop.messages import Delivery
+from llmswap.proxy.metering.meter import Meter
 from llmswap.proxy.swapping import Served
 from llmswap.runtime.observing import RequestRecord
 
@@ -25,3 +26,6 @@ RECORD: web.RequestKey[RequestRecord] = web.RequestKey("llmswap.record", Request
 
 # What a request that has gone to an upstream has brought its client so far.
 DELIVERY: web.RequestKey[Delivery] = web.RequestKey("llmswap.delivery", Delivery)
+
+# What counts the tokens of its answer. Absent until that has been asked for.
+METER: web.RequestKey[Meter] = web.RequestKey("llmswap.meter", Meter)

@@ -7,6 +7,7 @@ import asyncio
 from functools import partial
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from llmswap.config.settings import Timeouts
 from llmswap.proxy.hop.client import ClientGone
@@ -14,6 +15,7 @@ from llmswap.proxy.hop.connection import Connection, Exchange
 from llmswap.proxy.hop.head import request_head, wants_upgrade
 from llmswap.proxy.hop.messages import (
     UNREACHABLE,
+    Addition,
     Delivery,
     End,
     Outgoing,
@@ -45,6 +47,7 @@ class UpstreamClient:
         *,
         into: web.StreamResponse | None = None,
         tap: Tap | None = None,
+        addition: Addition | None = None,
         sse_error: SseError = openai_sse_error,
     ) -> web.StreamResponse:
         """Send the request, stream the response to the client.
@@ -57,6 +60,8 @@ class UpstreamClient:
             delivery: Filled in as things happen, so that the caller knows them whatever is raised.
             into: A prepared event stream (the loading stream) that the upstream's events continue.
             tap: Sees the response's body bytes.
+            addition: What `outgoing` holds beyond the client's own words. If the upstream does not take it, the plain
+                request is sent, once, before the client hears anything.
             sse_error: Renders an error message as a server-sent event in the client's dialect.
 
         Returns:
@@ -70,7 +75,11 @@ class UpstreamClient:
         hop = _Hop(request, outgoing, parse_address(base_url), timeouts, delivery, self._pool)
         try:
             exchange = await hop.ask()
-            relay = Relay(request, exchange, delivery, tap, sse_error)
+            if addition is not None and not addition.stands(*_head_of(exchange)):
+                await hop.leave()
+                hop, addition = _Hop(request, addition.plain, hop.address, timeouts, delivery, self._pool), None
+                exchange = await hop.ask()
+            relay = Relay(request, exchange, delivery, tap, sse_error, addition)
             response = await (relay.answer() if into is None else relay.continue_in(into))
         except UpstreamFault as fault:
             delivery.end, delivery.error = End.UPSTREAM_DIED, str(fault)
@@ -91,6 +100,11 @@ class UpstreamClient:
         self._pool.close()
 
 
+def _head_of(exchange: Exchange) -> tuple[int, CIMultiDict[str]]:
+    assert exchange.head is not None
+    return exchange.head.status, CIMultiDict(exchange.head.fields)
+
+
 class _Hop:
     """One request's way to the upstream, up to the head of its answer."""
 
@@ -104,7 +118,7 @@ class _Hop:
         pool: Pool,
     ) -> None:
         self._outgoing = outgoing
-        self._address = address
+        self.address = address
         self._timeouts = timeouts
         self._delivery = delivery
         self._pool = pool
@@ -119,9 +133,9 @@ class _Hop:
         and the body can be sent again, a new connection is tried, once.
         """
         body = self._outgoing.body
-        head = request_head(self._outgoing, self._address.prefix + self._outgoing.target, upgrade=self._upgrade)
+        head = request_head(self._outgoing, self.address.prefix + self._outgoing.target, upgrade=self._upgrade)
         if body is None or isinstance(body, bytes):
-            pooled = self._pool.take(self._address)
+            pooled = self._pool.take(self.address)
             if pooled is not None:
                 try:
                     return await self._ask_on(pooled, head)
@@ -129,11 +143,11 @@ class _Hop:
                     if fault.reached or fault.status == 504:
                         raise
                     await self.leave()
-        return await self._ask_on(await connect(self._address, self._timeouts), head)
+        return await self._ask_on(await connect(self.address, self._timeouts), head)
 
     async def _ask_on(self, connection: Connection, head: bytes) -> Exchange:
         outgoing, body = self._outgoing, self._outgoing.body
-        release = partial(self._pool.give, self._address, idle_s=self._timeouts.idle_conn_s)
+        release = partial(self._pool.give, self.address, idle_s=self._timeouts.idle_conn_s)
         exchange = self._exchange = Exchange(
             connection, outgoing.method, release, self._timeouts.response_header_s, upgrade=self._upgrade
         )

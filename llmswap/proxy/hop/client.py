@@ -7,7 +7,7 @@ import time
 
 from aiohttp import web
 
-from llmswap.proxy.hop.messages import Delivery, Tap
+from llmswap.proxy.hop.messages import Addition, Delivery, Tap
 
 WRITE_TIMEOUT_S = 300.0
 """A client that does not take 48 KiB in this time is stuck."""
@@ -28,10 +28,17 @@ class ClientWriter:
         response: Prepared. Its headers say how its body is framed.
     """
 
-    __slots__ = ("_chunked", "_delivery", "_framed", "_last", "_protocol", "_request", "_tap", "_transport")
+    __slots__ = (
+        "_addition", "_chunked", "_delivery", "_framed", "_last", "_protocol", "_request", "_tap", "_transport",
+    )  # fmt: skip
 
     def __init__(
-        self, request: web.BaseRequest, response: web.StreamResponse, delivery: Delivery, tap: Tap | None
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        delivery: Delivery,
+        tap: Tap | None,
+        addition: Addition | None,
     ) -> None:
         transport = request.transport
         if transport is None:
@@ -43,6 +50,7 @@ class ClientWriter:
         self._framed = self._chunked or "Content-Length" in response.headers
         self._delivery = delivery
         self._tap = tap
+        self._addition = addition
         self._last = b""
 
     def write(self, payload: bytes) -> bool:
@@ -53,12 +61,25 @@ class ClientWriter:
         delivery = self._delivery
         if delivery.first_byte_s is None:
             delivery.first_byte_s = time.monotonic()
-        delivery.bytes_out += len(payload)
-        transport.write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._chunked else payload)
-        self._last = payload
+        seen = payload
+        if self._addition is not None:
+            payload = self._addition.sift(payload)
+        if payload:
+            self._send(payload)
         if self._tap is not None:
-            self._tap.chunk(payload)
+            self._tap.chunk(seen)
         return not self._protocol.writing_paused
+
+    def _send(self, payload: bytes) -> None:
+        self._delivery.bytes_out += len(payload)
+        self._transport.write(b"%x\r\n%b\r\n" % (len(payload), payload) if self._chunked else payload)
+        self._last = payload
+
+    def write_rest(self) -> None:
+        """Send what was held back, now that nothing more comes."""
+        addition, self._addition = self._addition, None
+        if addition is not None and (rest := addition.rest()) and not self._transport.is_closing():
+            self._send(rest)
 
     async def catch_up(self) -> None:
         """Wait until the client has read most of what was written.
@@ -85,6 +106,7 @@ class ClientWriter:
 
     def cut_with(self, event: bytes) -> None:
         """Send a last server-sent event, then break off without the terminating chunk."""
+        self.write_rest()
         if self._last and not self._last.endswith((b"\n\n", b"\r\n\r\n")):
             event = b"\n\n" + event
         self._tap = None

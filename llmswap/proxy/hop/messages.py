@@ -75,6 +75,25 @@ class Tap(Protocol):
         """See some body bytes."""
 
 
+class Addition(Protocol):
+    """Something that was added to a request, and what came of it in the answer: the client knows of neither.
+
+    Attributes:
+        plain: The request without it.
+    """
+
+    plain: Outgoing
+
+    def stands(self, status: int, headers: CIMultiDict[str]) -> bool:
+        """See the head of the answer. False: that is not to be used, and the plain request is to be sent instead."""
+
+    def sift(self, data: bytes) -> bytes:
+        """Give what of these body bytes, and of those held back before, goes to the client now."""
+
+    def rest(self) -> bytes:
+        """Give what is still held back, once no more bytes come."""
+
+
 UNREACHABLE = "upstream_unreachable"  # not a byte of an answer came: it died, or is not up yet
 
 

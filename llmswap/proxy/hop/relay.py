@@ -11,7 +11,7 @@ from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.client import ClientGone, ClientWriter
 from llmswap.proxy.hop.connection import Exchange
 from llmswap.proxy.hop.head import Head
-from llmswap.proxy.hop.messages import Delivery, End, SseError, Tap, UpstreamFault
+from llmswap.proxy.hop.messages import Addition, Delivery, End, SseError, Tap, UpstreamFault
 from llmswap.proxy.hop.tunnel import ClientBytes
 
 _WHOLE_MAX = 32 * 1024
@@ -21,8 +21,14 @@ _REFUSAL_MAX = 4 * 1024
 class Relay:
     """Brings one answer to one client."""
 
-    def __init__(
-        self, request: web.BaseRequest, exchange: Exchange, delivery: Delivery, tap: Tap | None, sse_error: SseError
+    def __init__(  # noqa: PLR0913, PLR0917
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        delivery: Delivery,
+        tap: Tap | None,
+        sse_error: SseError,
+        addition: Addition | None = None,
     ) -> None:
         assert exchange.head is not None
         self._request = request
@@ -30,6 +36,7 @@ class Relay:
         self._head: Head = exchange.head
         self._delivery = delivery
         self._tap = tap
+        self._addition = addition
         self._sse_error = sse_error
         delivery.upstream_status = exchange.head.status
 
@@ -72,7 +79,7 @@ class Relay:
 
     async def _body(self, response: web.StreamResponse) -> None:
         self._delivery.status = response.status
-        client = ClientWriter(self._request, response, self._delivery, self._tap)
+        client = ClientWriter(self._request, response, self._delivery, self._tap, self._addition)
         try:
             await self._flow(client)
         except UpstreamFault as fault:
@@ -94,6 +101,7 @@ class Relay:
                 exchange.resume()
             else:
                 await exchange.change()
+        client.write_rest()
         await client.catch_up()
 
     async def continue_in(self, stream: web.StreamResponse) -> web.StreamResponse:

@@ -1,0 +1,109 @@
+r"""Server-sent events out of a stream's bytes, however these are cut. Pure.
+
+An event ends with an empty line; lines end in LF, CR LF or CR. Of what has no end yet a bounded part is held.
+"""
+
+import re
+from collections.abc import Iterator
+
+EVENT_MAX = 256 * 1024
+"""Bytes of an event or a body that are held and parsed whole."""
+ENDS_MAX = 16 * 1024
+"""Bytes that are kept of the beginning of a longer one, and of its end."""
+
+END_MAX = 4
+"""Bytes of an event's end: its last line's, and an empty line."""
+
+_LINE_END = rb"(?:\r\n|\n|\r(?=[^\n]))"
+_END = re.compile(rb"\r\n%b|\n%b|\r(?=[^\n])%b" % (_LINE_END, _LINE_END, _LINE_END))  # found faster than {2} of them
+
+_BOM = b"\xef\xbb\xbf"
+_DATA = b"data:"
+_PLAIN = b"data: "
+
+
+def ends(data: bytes, start: int = 0) -> Iterator[int]:
+    """Give where each event that ends in these bytes ends."""
+    if b"\r" in data:
+        for match in _END.finditer(data, start):
+            yield match.end()
+        return
+    while (found := data.find(b"\n\n", start)) >= 0:
+        start = found + 2
+        yield start
+
+
+class Held:
+    """Bytes that may become too many: beyond EVENT_MAX only the two ends of them are kept.
+
+    Attributes:
+        head: Their beginning, once the middle has been dropped; None before.
+    """
+
+    __slots__ = ("_bytes", "head")
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self.head: bytes | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._bytes)
+
+    def __len__(self) -> int:
+        return len(self._bytes) + len(self.head or b"")
+
+    def add(self, data: bytes) -> None:
+        """Hold some more."""
+        held = self._bytes
+        held += data
+        if self.head is not None:
+            if len(held) > 2 * ENDS_MAX:
+                del held[:-ENDS_MAX]
+        elif len(held) > EVENT_MAX:
+            self.head = bytes(held[:ENDS_MAX])
+            del held[:-ENDS_MAX]
+
+    def last(self, count: int) -> bytes:
+        """Give the last bytes, at most so many."""
+        return bytes(self._bytes[-count:])
+
+    def take(self) -> tuple[bytes, bytes | None]:
+        """Give all of it and hold nothing any more: all bytes and None, or the end and the beginning."""
+        taken = bytes(self._bytes), self.head
+        self._bytes, self.head = bytearray(), None
+        return taken
+
+
+class Events:
+    """Divides a stream into its events."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = Held()
+
+    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """Give the events that end in these bytes, each as `Held.take` gives it."""
+        start = 0
+        if self.held:
+            seam = self.held.last(END_MAX - 1)
+            end = next(ends(seam + data), None)
+            if end is None:
+                self.held.add(data)
+                return
+            start = max(0, end - len(seam))
+            self.held.add(data[:start])
+            yield self.held.take()
+        for end in ends(data, start):
+            yield data[start:end], None
+            start = end
+        if start < len(data):
+            self.held.add(data[start:])
+
+
+def payload_of(event: bytes) -> bytes:
+    """Give an event's data, its lines joined by LF; empty if it has none."""
+    if event.startswith(_PLAIN) and event.find(b"\n") >= len(event) - 2 and b"\r" not in event:
+        return event[len(_PLAIN) :].rstrip(b"\n")
+    lines = event.removeprefix(_BOM).splitlines()
+    return b"\n".join(line[len(_DATA) :].removeprefix(b" ") for line in lines if line.startswith(_DATA))
