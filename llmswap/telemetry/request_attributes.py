@@ -132,7 +132,8 @@ def _failure(record: RequestRecord) -> str:
         return str(record.upstream_status)
     if record.upstream_error is not None:
         return str(record.upstream_error)
-    if record.usage.done is False and record.outcome is not RequestOutcome.CLIENT_DISCONNECT:
+    broken = record.usage.failed or record.usage.done is False
+    if broken and record.outcome is not RequestOutcome.CLIENT_DISCONNECT:
         return str(UpstreamError.BAD_STREAM)
     return ""
 
