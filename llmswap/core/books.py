@@ -151,6 +151,7 @@ class Books:
         if up.wanted:
             return
         self.wanted.pop(up.id, None)
+        up.cramped = False
         swap = self.swaps.get(up.id)
         if swap is not None and not swap.begun:
             self.end_swap(up)
@@ -233,6 +234,13 @@ class Books:
         for swap in self.swaps.values():
             swap.pending.discard(up.id)
         self.moved()
+
+    def left_bed(self) -> None:
+        """Note that a sleeper sleeps no more: who found no place among the sleepers may look again."""
+        for up in self.upstreams.values():
+            if up.bedless:
+                up.bedless = False
+                self.touch(up)
 
     # Reload ----------------------------------------------------------------------------------------------------------
 

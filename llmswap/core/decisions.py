@@ -220,7 +220,7 @@ class Decisions:
 
     def _begin_swap(self, up: Upstream) -> None:
         """Stop whom the rules say, all at once; start when all are gone."""
-        evict = movable(self._books.evictions(up))
+        evict = [*movable(self._books.evictions(up)), *self._cleared_for(up)]
         ids = tuple(other.id for other in evict)
         ready = [other for other in evict if other.state is State.READY]
         swap = Swap(up.id, ids, pending=set(ids), evicted=tuple(other.id for other in ready))
@@ -228,7 +228,7 @@ class Decisions:
         self._books.add_swap(swap)
         up.swap_since_s = self._books.now_s
         for other in ready:
-            if self._find_bed(other):
+            if not up.cramped and self._find_bed(other, displace=True):
                 self._put_to_sleep(other, SleepCause.EVICT, evicted_for=up.id)
             else:
                 self._stop(other, StopCause.EVICT, evicted_for=up.id)
@@ -267,34 +267,57 @@ class Decisions:
         cause = StartCause.LOAD if first is None else StartCause.REQUEST
         caller = "" if first is None else first.caller
         if up.state is State.ASLEEP:
+            books.left_bed()
             up.wake(books.now_s)
             books.commands.append(Wake(up.id, up.generation, cause, swap.evicted, caller, up.swap_since_s))
         else:
             up.begin(books.next_generation(), books.now_s)
             books.commands.append(Start(up.id, up.generation, cause, swap.evicted, caller, up.swap_since_s))
 
-    def _find_bed(self, up: Upstream) -> bool:
-        """Find it a place among the sleepers, if it can sleep; if need be by stopping one that costs less."""
+    def spare_sleepers(self) -> list[Upstream]:
+        """Name the sleepers that nobody wants, those that cost least to bring back first."""
+        sleepers = (up for up in self._books.upstreams.values() if up.state is State.ASLEEP and not up.wanted)
+        return sorted(sleepers, key=_worth)
+
+    def _cleared_for(self, up: Upstream) -> list[Upstream]:
+        """Stop the sleepers for a model that found too little device memory: each of them keeps a rest of it."""
+        spare = self.spare_sleepers() if up.cramped else []
+        for other in spare:
+            self._stop(other, StopCause.SLEEPERS)
+        return spare
+
+    def _find_bed(self, up: Upstream, *, displace: bool = False) -> bool:
+        """Find it a place among the sleepers, if it can sleep.
+
+        Args:
+            up: Who needs it.
+            displace: If need be by stopping those that cost less.
+        """
         if not up.can_sleep:
             return False
-        books = self._books
-        sleepers = [other for other in books.upstreams.values() if other.state in (State.ASLEEP, State.SLEEP_PENDING)]
-        if books.fleet.sleepers_max is None or len(sleepers) < books.fleet.sleepers_max:
-            return True
-        cheapest = min([up, *_spare(sleepers)], key=_worth)
-        if cheapest is not up:
-            self._stop(cheapest, StopCause.SLEEPERS)
-        return cheapest is not up
+        fleet, known = self._books.fleet, self._books.upstreams.values()
+        sleepers = [other for other in known if other.state in (State.ASLEEP, State.SLEEP_PENDING)]
+        count, host_bytes = len(sleepers) + 1, sum(other.host_bytes for other in sleepers) + up.host_bytes
+        displaced = []
+        for other in self.spare_sleepers() if displace else []:
+            if fleet.beds_suffice(count, host_bytes) or _worth(other) >= _worth(up):
+                break
+            displaced.append(other)
+            count, host_bytes = count - 1, host_bytes - other.host_bytes
+        if not fleet.beds_suffice(count, host_bytes):
+            return False
+        for other in displaced:
+            self._stop(other, StopCause.SLEEPERS)
+        return True
 
     def _trim_sleepers(self) -> None:
         """Stop sleepers, those that cost least to bring back first, until they are within the fleet's limits."""
-        books, fleet = self._books, self._books.fleet
+        books = self._books
         books.crowded = False
-        asleep = sorted((up for up in books.upstreams.values() if up.state is State.ASLEEP), key=_worth)
+        asleep = [up for up in books.upstreams.values() if up.state is State.ASLEEP]
         count, host_bytes = len(asleep), sum(up.host_bytes for up in asleep)
-        for up in _spare(asleep):
-            many = fleet.sleepers_max is not None and count > fleet.sleepers_max
-            if not many and (fleet.sleepers_host_bytes is None or host_bytes <= fleet.sleepers_host_bytes):
+        for up in self.spare_sleepers():
+            if books.fleet.beds_suffice(count, host_bytes):
                 return
             count, host_bytes = count - 1, host_bytes - up.host_bytes
             self._stop(up, StopCause.SLEEPERS)
@@ -302,7 +325,7 @@ class Decisions:
     def _obey_sleep_order(self, up: Upstream) -> None:
         """Put it to sleep as soon as it is idle; forget the order if that takes too long."""
         assert up.sleep_by_s is not None, f"{up.id} was not ordered to sleep"
-        if up.state is State.READY and up.in_flight == 0 and self._find_bed(up):
+        if up.state is State.READY and up.in_flight == 0 and self._find_bed(up, displace=True):
             self._put_to_sleep(up, SleepCause.ORDER)
         elif up.state is not State.READY or up.in_flight == 0 or up.sleep_by_s <= self._books.now_s:
             up.sleep_by_s = None
@@ -318,6 +341,8 @@ class Decisions:
     def _stop(self, up: Upstream, cause: StopCause, *, evicted_for: ModelId | None = None, force: bool = False) -> None:
         if cause in (StopCause.EVICT, StopCause.TTL):
             assert up.in_flight == 0, f"{up.id} was to be stopped for {cause} while busy"
+        if up.state is State.ASLEEP:
+            self._books.left_bed()
         if up.state is not State.STOPPING:
             up.enter(State.STOPPING, self._books.now_s)
             self._books.end_swap(up)
@@ -338,7 +363,8 @@ class Decisions:
         elif self._find_bed(up):
             self._put_to_sleep(up, SleepCause.IDLE)
         else:
-            self._stop(up, StopCause.SLEEPERS)
+            up.bedless = True  # until a sleeper leaves, or its own ttl
+            self._books.arm(up)
 
     def _wind_down(self) -> None:
         """Stop everything: who is idle now, who is busy when its last lease ends, all when the deadline has passed."""
@@ -354,10 +380,6 @@ class Decisions:
 
 
 def _worth(up: Upstream) -> tuple[float, float]:
-    """Give what it would cost to bring a sleeper back cold, then how long ago it was used: the smallest goes first."""
-    return up.rhythm.load_s or 0.0, up.rests_since_s if up.state is State.ASLEEP else up.since_s
-
-
-def _spare(sleepers: Iterable[Upstream]) -> list[Upstream]:
-    """Leave out those that somebody is about to wake, or that are not quite asleep yet."""
-    return [up for up in sleepers if up.state is State.ASLEEP and not up.wanted]
+    """Give what bringing a sleeper back cold would cost, then since when it serves nobody: the smallest goes first."""
+    awake_since_s = up.since_s if up.idle_since_s is None else up.idle_since_s
+    return up.rhythm.load_s or 0.0, up.rests_since_s if up.state is State.ASLEEP else awake_since_s

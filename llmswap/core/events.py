@@ -113,12 +113,14 @@ class StartFailed:
     Attributes:
         reason: One line for the client, without secrets: "exited with code 1 during start".
         timed_out: It never became ready, rather than ending by itself.
+        out_of_memory: By its last words, it found less free device memory than it needs.
     """
 
     model: ModelId
     generation: Generation
     reason: str
     timed_out: bool = False
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,20 +152,30 @@ class SleepFailed:
 
 @dataclass(frozen=True, slots=True)
 class WakeFailed:
-    """A wake failed, hung, did half of it, or could not be verified. It must be stopped, and may then start cold."""
+    """A wake failed, hung, did half of it, or could not be verified. It must be stopped, and may then start cold.
+
+    Attributes:
+        lasting: As it is configured it cannot be woken at all; do not put it to sleep again.
+    """
 
     model: ModelId
     generation: Generation
     reason: str
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamExited:
-    """The leader of an upstream that was up, awake or asleep, died by itself. UpstreamStopped follows its sweep."""
+    """The leader of an upstream that was up, awake or asleep, died by itself. UpstreamStopped follows its sweep.
+
+    Attributes:
+        awake: It slept, and was found to hold its device memory again: it woke without being asked.
+    """
 
     model: ModelId
     generation: Generation
     reason: str
+    awake: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +188,9 @@ class UpstreamStopped:
 
 @dataclass(frozen=True, slots=True)
 class StopFailed:
-    """The tree could not be killed (say, a process in D state). Its memory stays reserved.
+    """The tree could not be killed (say, a process in D state), or its memory is not free. That stays reserved.
+
+    Ends a Stop, or a start that has failed.
 
     The upstream stays `stopping`, marked stuck, until UpstreamStopped comes after all.
     """

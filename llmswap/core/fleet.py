@@ -111,6 +111,11 @@ class Fleet:
     sleepers_max: int | None = None
     sleepers_host_bytes: int | None = None
 
+    def beds_suffice(self, count: int, host_bytes: int) -> bool:
+        """Whether so many may be asleep and keep so much host memory."""
+        many = self.sleepers_max is not None and count > self.sleepers_max
+        return not many and (self.sleepers_host_bytes is None or host_bytes <= self.sleepers_host_bytes)
+
     def resolve(self, name: str) -> ModelId | None:
         """Find the model behind a requested name; exact match, case-sensitive, no trimming."""
         return self.names.get(name)

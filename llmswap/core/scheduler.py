@@ -180,10 +180,16 @@ class Scheduler:
         up = books.alive(event.model, event.generation)
         if up is None:
             return
-        if up.state is State.STOPPING:  # it failed by itself just when it was told to stop
+        if up.state is State.STOPPING:  # it failed by itself just when it was told to stop, or was stuck after that
             books.gone(up)
             return
         up.fail(event.reason, books.now_s)
+        if event.out_of_memory and up.wanted and not up.cramped and self._decisions.spare_sleepers():
+            up.cramped, up.retry_at_s = True, None
+            books.end_swap(up)
+            books.touch(up)
+            return
+        up.cramped = False
         books.send_away(
             up, lambda request: refusals.upstream_failed(request, up, books.now_s, timed_out=event.timed_out)
         )
@@ -200,15 +206,13 @@ class Scheduler:
     def _sleep_failed(self, event: ev.SleepFailed) -> None:
         up = self._books.alive(event.model, event.generation)
         if up is not None and up.state is State.SLEEP_PENDING:
-            up.botch(StopCause.SLEEP_FAILED, event.reason)
-            if event.lasting:
-                up.sleepless = up.fingerprint
+            up.botch(StopCause.SLEEP_FAILED, event.reason, lasting=event.lasting)
             self._books.touch(up)
 
     def _wake_failed(self, event: ev.WakeFailed) -> None:
         up = self._books.alive(event.model, event.generation)
         if up is not None and up.state is State.WAKING:
-            up.botch(StopCause.WAKE_FAILED, event.reason)
+            up.botch(StopCause.WAKE_FAILED, event.reason, lasting=event.lasting)
             self._books.touch(up)
 
     def _exited(self, event: ev.UpstreamExited) -> None:
@@ -217,10 +221,18 @@ class Scheduler:
         if up is None or up.state is State.STOPPING:
             return
         assert up.state is not State.STARTING, f"{up.id} exited while {up.state}: that is StartFailed"
+        slept = up.state is State.ASLEEP
         up.enter(State.STOPPING, books.now_s)
         up.failure = event.reason
         books.touch(up)
         books.end_swap(up)
+        if slept:
+            books.left_bed()
+        if event.awake:
+            up.memory_free = False
+            for swap in books.swaps.values():
+                if not swap.begun and books.contend(books.upstreams[swap.target], up):
+                    swap.pending.add(up.id)
         books.moved()
 
     def _stopped(self, event: ev.UpstreamStopped) -> None:
@@ -233,6 +245,9 @@ class Scheduler:
         up = books.alive(event.model, event.generation)
         if up is None:
             return
+        if up.state is State.STARTING:  # it has failed, and that is not all
+            up.enter(State.STOPPING, books.now_s)
+            books.end_swap(up)
         assert up.state is State.STOPPING, f"{up.id} was not told to stop"
         up.stuck = True
         up.failure = event.reason

@@ -22,6 +22,8 @@ class UpstreamView:
         retry_at_s: Monotonic time until which starts are refused (backoff); None if not backing off.
         stuck: It was told to stop and could not be killed.
         sleep_failure: The reason of the last sleep or wake that went wrong; None after one that did not.
+        sleep_ordered: An operator's order to sleep is waiting for its requests to end.
+        can_sleep: It may be put to sleep instead of being stopped.
         rests_since_s: Monotonic time since when a sleeper has served nobody; None while it is not asleep.
         wanted: A client waits for it, or it shall be loaded for nobody.
     """
@@ -38,6 +40,8 @@ class UpstreamView:
     retry_at_s: float | None = None
     stuck: bool = False
     sleep_failure: str | None = None
+    sleep_ordered: bool = False
+    can_sleep: bool = False
     rests_since_s: float | None = None
     wanted: bool = False
 

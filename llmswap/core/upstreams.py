@@ -13,6 +13,7 @@ from llmswap.core.states import HOLDING, RESIDENT, State, move
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 60.0
+SLEEP_FAILURES_MAX = 2  # in a row: then it is stopped instead, until its config changes or it is unloaded
 UNBORN = Generation(0)
 
 
@@ -33,12 +34,15 @@ class Upstream:
         swap_since_s: When the last swap to it was decided.
         held_for: Who last wanted its place while it was kept, and the idle spell that was in.
         sleepless: Fingerprint of the config under which it turned out that it cannot sleep.
+        sleep_failures: Sleeps and wakes that went wrong since the last wake that did not.
+        bedless: There was no place for it among the sleepers when it had been idle long enough.
+        cramped: Its start found too little device memory, and what sleepers keep of it was not given up for it yet.
         sleep_by_s: An operator ordered it to sleep: when that lapses if it is still busy.
         botched: A sleep or a wake went wrong: it must be stopped, and why.
         sleep_failure: The reason of the last sleep or wake that went wrong; None after one that did not.
         memory_free: It fell asleep and was not woken since.
         rests_since_s: Asleep: since when it served nobody.
-        host_bytes: Asleep: host memory that it keeps, as far as known.
+        host_bytes: Host memory that it keeps asleep, as last seen.
         learnt_hold: The idle spell it is for, and for how long.
         rhythm: What its callers did and what its starts and stops took, kept over its lives.
         alarm_s: When the scheduler will look at it again by itself, at the latest.
@@ -64,6 +68,9 @@ class Upstream:
     swap_since_s: float = -inf
     held_for: tuple[ModelId, float | None] | None = None
     sleepless: str | None = None
+    sleep_failures: int = 0
+    bedless: bool = False
+    cramped: bool = False
     sleep_by_s: float | None = None
     botched: StopCause | None = None
     sleep_failure: str | None = None
@@ -128,12 +135,15 @@ class Upstream:
         self.state = move(self.state, state)
         self.since_s = now_s
         self.idle_since_s = now_s if state is State.READY else None
+        self.bedless = False
 
     def begin(self, generation: Generation, now_s: float) -> None:
         """Begin a new life."""
         assert generation > self.generation, f"{self.id}: generation {generation} after {self.generation}"
         self.enter(State.STARTING, now_s)
         self.generation = generation
+        if self.fingerprint != self.model.fingerprint:
+            self.host_bytes = 0
         self.fingerprint = self.model.fingerprint
         self.in_flight = 0
 
@@ -148,7 +158,6 @@ class Upstream:
         self.botched = None
         self.sleep_by_s = None
         self.memory_free = False
-        self.host_bytes = 0
 
     def fall_asleep(self, now_s: float) -> None:
         """Begin to fall asleep."""
@@ -162,7 +171,7 @@ class Upstream:
         self.rhythm.slept(now_s - self.since_s)
         self.enter(State.ASLEEP, now_s)
         self.memory_free = True
-        self.host_bytes = host_bytes or 0
+        self.host_bytes = self.host_bytes if host_bytes is None else host_bytes
         self.sleep_failure = None
 
     def wake(self, now_s: float) -> None:
@@ -170,19 +179,23 @@ class Upstream:
         self.memory_free = False
         self.enter(State.WAKING, now_s)
 
-    def botch(self, cause: StopCause, reason: str) -> None:
-        """Note a sleep or a wake that went wrong."""
+    def botch(self, cause: StopCause, reason: str, *, lasting: bool) -> None:
+        """Note a sleep or a wake that went wrong. One that will always go wrong, or did twice in a row, is the last."""
         self.botched = cause
         self.failure = self.sleep_failure = reason
+        self.sleep_failures += 1
+        if lasting or self.sleep_failures >= SLEEP_FAILURES_MAX:
+            self.sleepless = self.fingerprint
 
     def ready(self, now_s: float) -> None:
         """Note a successful start or wake."""
         if self.state is State.WAKING:
             self.rhythm.woke(now_s - self.since_s)
             self.sleep_failure = None
+            self.sleep_failures = 0
         else:
             self.rhythm.loaded(now_s - self.since_s)
-        self.host_bytes = 0
+        self.cramped = False
         self.enter(State.READY, now_s)
         self.failure = None
         self.forgive()
@@ -200,8 +213,10 @@ class Upstream:
         self.retry_at_s = None
 
     def pardon(self, now_s: float) -> None:
-        """Forget failed starts and the state they led to: what made them fail may be different now."""
+        """Forget what failed and the state it led to: what made it fail may be different now."""
         self.forgive()
+        self.sleepless = None
+        self.sleep_failures = 0
         if self.state is State.FAILED:
             self.enter(State.STOPPED, now_s)
             self.failure = None
@@ -231,7 +246,7 @@ class Upstream:
             return self.rests_since_s + ttl_s
         if self.idle_since_s is None:
             return inf
-        after_s = self.model.sleep_after_s if self.can_sleep else None
+        after_s = self.model.sleep_after_s if self.can_sleep and not self.bedless else None
         return self.idle_since_s + (ttl_s if after_s is None else min(ttl_s, after_s))
 
     def view(self, now_s: float) -> UpstreamView:
@@ -250,6 +265,8 @@ class Upstream:
             retry_at_s=self.retry_at_s if self.backing_off(now_s) else None,
             stuck=self.stuck,
             sleep_failure=self.sleep_failure,
+            sleep_ordered=self.sleep_by_s is not None,
+            can_sleep=self.can_sleep,
             rests_since_s=self.rests_since_s if self.state is State.ASLEEP else None,
             wanted=self.wanted,
         )

@@ -30,6 +30,7 @@ from llmswap.core.states import State
 from llmswap.core.step import Step
 from llmswap.sim.fold import Fate, Fold, Life
 from llmswap.sim.oracle import Oracle
+from llmswap.sim.residues import Residues
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Checkers:
         self._started_at: dict[ModelId, int] = {}
         self._swapping_since: dict[ModelId, int] = {}
         self._evicted: dict[ModelId, list[tuple[ModelId, ev.Generation]]] = {}
+        self._residues = Residues()
         self._steps = 0
 
     def check(self, step: Step, after: Snapshot, truth: Truth, due_s: float | None) -> None:
@@ -101,6 +103,7 @@ class Checkers:
         stale = self._is_stale(step.event) and (due_s is None or due_s > step.at_s)
         demand(not (stale and step.commands), "I12", "a stale outcome led to commands")
         self._fold.event(step.at_s, step.event)
+        self._residues.note(step.event, self._fold)
         if isinstance(step.event, ev.FleetReloaded):
             self._oracle = Oracle(self._fold.fleet)
             self._forget_swaps_but(())  # they were decided under the old rules
@@ -206,6 +209,8 @@ class Checkers:
         model, life = command.model, self._fold.lives[command.model]
         demand(model not in truth.alive, "I6", f"{model} is started while it runs")
         demand(command.generation > life.generation, "I12", f"{model} is started with a used generation")
+        rest = self._residues.left(model, truth.alive)
+        demand(not rest, "I16", f"{model} lacked memory, and is started again beside {rest}, who sleep for nobody")
         self._check_bring_up(command, life, truth)
 
     def _check_sleep(self, command: Sleep, truth: Truth) -> None:

@@ -137,14 +137,15 @@ class Fold:
                 life.state, life.load = State.READY, False
             case ev.UpstreamAsleep(), State.SLEEP_PENDING:
                 life.state = State.ASLEEP
-            case ev.StartFailed(), State.STARTING:
-                life.state, life.load = State.FAILED, False
+            case ev.StartFailed() as failed, State.STARTING:
+                life.state, life.load = State.FAILED, life.load and failed.out_of_memory
             case ((ev.StartFailed() | ev.UpstreamStopped()), State.STOPPING):
                 life.gone()
             case ev.UpstreamExited(), (State.READY | State.SLEEP_PENDING | State.ASLEEP | State.WAKING):
                 life.state = State.STOPPING
-            case ev.StopFailed(), State.STOPPING:
-                life.stuck = True
+            case ev.StopFailed(), (State.STARTING | State.STOPPING):
+                life.load = life.load and life.state is State.STOPPING
+                life.state, life.stuck = State.STOPPING, True
 
     def command(self, command: Command) -> None:
         """Take note of what was decided."""

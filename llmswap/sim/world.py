@@ -235,24 +235,37 @@ class World:
     def _roused(self, process: Process, turn: int, *, fails: bool) -> None:
         if self._processes.get(process.model) is not process or process.dying or process.turns != turn:
             return
-        event = ev.WakeFailed(process.model, process.generation, "out of memory") if fails else None
+        lasting = fails and self._rng.random() < 0.3
+        event = ev.WakeFailed(process.model, process.generation, "out of memory", lasting) if fails else None
         self._say(event or ev.UpstreamReady(process.model, process.generation))
 
     def _fail(self, process: Process) -> None:
         if self._processes.get(process.model) is not process:
             return
-        if not process.dying or self._rng.random() < self._faults.crossing:
-            self._free(process)
-            timed_out = self._rng.random() < 0.5
-            reason = "not ready in time" if timed_out else "exited with code 1 during start"
-            self._say(ev.StartFailed(process.model, process.generation, reason, timed_out))
+        if not process.dying and self._rng.random() < self._faults.stuck:
+            process.dying = True
+            self._engine.after(self._rng.choice((20.0, 200.0)), partial(self._failed, process))
+            self._get_stuck(process)
+        elif not process.dying or self._rng.random() < self._faults.crossing:
+            self._failed(process)
+
+    def _failed(self, process: Process) -> None:
+        if self._processes.get(process.model) is not process:
+            return
+        self._free(process)
+        timed_out, lacking = self._rng.random() < 0.5, self._rng.random() < 0.5
+        reason = "not ready in time" if timed_out else "exited with code 1 during start"
+        self._say(ev.StartFailed(process.model, process.generation, reason, timed_out, lacking and not timed_out))
 
     def _crash(self, process: Process) -> None:
         if self._processes.get(process.model) is process and not process.dying:
             process.dying = True
             self._come_again(process)
             self._cut(process)
-            self._say(ev.UpstreamExited(process.model, process.generation, "killed by signal 9"))
+            awake = process.asleep and self._rng.random() < 0.5
+            process.asleep = process.asleep and not awake
+            reason = "it woke without being asked" if awake else "killed by signal 9"
+            self._say(ev.UpstreamExited(process.model, process.generation, reason, awake))
             self._take_down(process)
 
     def _stop(self, process: Process, *, force: bool) -> None:

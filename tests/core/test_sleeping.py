@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from llmswap.core import events as ev
-from llmswap.core.commands import Command, Sleep, Wake
+from llmswap.core.commands import Command, Sleep, SleepCause, Wake
 from llmswap.core.explanation import Rule, Verb, Why
 from llmswap.core.fleet import ModelId, Scheduling
 from tests.core import story
@@ -18,6 +18,7 @@ from tests.core.story import (
     model,
     ready,
     reload,
+    stop_failed,
     stopped,
     tick,
     unload,
@@ -253,3 +254,123 @@ def test_an_estimate_for_a_sleeper_is_what_its_last_wake_took():
     night.at(107, done(4))
     (wait,) = night.scheduler.waits(0)
     assert (wait.obstacle.why, wait.ready_at_s) == (Why.STOPPING, 107 + 2.0 + 3.0), "b's sleep, a's wake"
+
+
+def lacked_memory(name, generation):
+    reason = "exited with code 1 during start: CUDA out of memory"
+    return ev.StartFailed(ModelId(name), ev.Generation(generation), reason, out_of_memory=True)
+
+
+def test_a_start_that_lacks_memory_is_tried_once_more_when_the_sleepers_that_nobody_wants_are_gone():
+    night = a_asleep(sleepy("a"), sleepy("b"), sleepy("c"))
+    assert night.at(80, arrive(3, "c")) == ["sleep b#2 evict for c"]
+    assert night.at(82, asleep("b", 2)) == ["start c#3"]
+    assert night.at(90, lacked_memory("c", 3)) == ["stop b#2 sleepers", "stop a#1 sleepers"]
+    assert night.at(91, stopped("a", 1)) == []
+    assert night.at(92, stopped("b", 2)) == ["start c#4"]
+    assert night.at(99, lacked_memory("c", 4)) == ["reject 3 upstream_failed"], "once"
+
+
+def test_who_is_wanted_may_sleep_on_beside_a_start_that_lacked_memory():
+    night = a_asleep(sleepy("a"), sleepy("b"), sleepy("c"))
+    night.all_at(80, arrive(3, "c"))
+    night.all_at(82, asleep("b", 2))
+    assert night.at(83, arrive(4, "b")) == []
+    assert night.at(90, lacked_memory("c", 3)) == ["stop a#1 sleepers"]
+    assert night.at(91, stopped("a", 1)) == ["start c#4"]
+    assert night.states()["b"] == "asleep"
+
+
+def test_a_start_that_fails_otherwise_costs_no_sleeper_its_place():
+    night = a_asleep(sleepy("a"), sleepy("b"), sleepy("c"))
+    night.all_at(80, arrive(3, "c"))
+    night.all_at(82, asleep("b", 2))
+    assert night.at(90, story.failed("c", 3)) == ["reject 3 upstream_failed"]
+    assert night.states() == {"a": "asleep", "b": "asleep", "c": "failed"}
+
+
+def test_a_start_that_failed_and_leaves_its_memory_stuck_refuses_who_waits_at_once_and_says_why():
+    night = idle_a()
+    night.all_at(40, arrive(2, "b"))
+    night.all_at(42, asleep("a", 1))
+    assert night.at(50, stop_failed("b", 2)) == ["reject 2 stuck"]
+    assert night.upstream("b").stuck
+    assert night.upstream("b").failure == "still there after SIGKILL"
+    assert night.at(60, arrive(3, "b")) == ["reject 3 stuck"]
+    assert night.at(90, lacked_memory("b", 2)) == []
+    assert night.at(91, arrive(4, "b")) == ["start b#3"]
+
+
+def test_who_fails_to_wake_for_good_is_not_put_to_sleep_again():
+    night = a_asleep()
+    night.all_at(80, arrive(3, "a"))
+    night.all_at(82, asleep("b", 2))
+    lasting = ev.WakeFailed(ModelId("a"), ev.Generation(1), "wake step 1 of 1 answered 404", lasting=True)
+    assert night.at(83, lasting) == ["stop a#1 wake_failed"]
+    assert night.at(84, stopped("a", 1)) == ["start a#3"]
+    assert night.at(99, ready("a", 3)) == ["dispatch 3 a#3"]
+    night.all_at(100, done(3))
+    assert not night.upstream("a").can_sleep
+    assert night.at(110, arrive(4, "b")) == ["stop a#3 evict for b"]
+
+
+def test_two_in_a_row_that_go_wrong_are_enough_until_it_is_unloaded():
+    night = a_asleep()
+    night.all_at(80, arrive(3, "a"))
+    night.all_at(82, asleep("b", 2))
+    night.all_at(83, wake_failed("a", 1))
+    night.all_at(84, stopped("a", 1))
+    night.all_at(99, ready("a", 3))
+    night.all_at(100, done(3))
+    assert night.upstream("a").can_sleep
+    night.all_at(110, arrive(4, "b"))
+    assert night.at(111, sleep_failed("a", 3)) == ["stop a#3 sleep_failed"]
+    assert not night.upstream("a").can_sleep
+    night.all_at(112, stopped("a", 3))
+    night.all_at(113, unload("a"))
+    night.all_at(114, arrive(5, "a"))
+    assert night.upstream("a").can_sleep, "what made it fail may be different now"
+
+
+def test_a_sleeper_that_woke_by_itself_holds_its_place_until_it_is_gone():
+    night = a_asleep()
+    night.all_at(75, unload("b"))
+    night.all_at(76, stopped("b", 2))
+    awake = ev.UpstreamExited(ModelId("a"), ev.Generation(1), "it woke without being asked", awake=True)
+    night.all_at(80, awake)
+    assert night.at(81, arrive(3, "b")) == []
+    assert night.at(82, stopped("a", 1)) == ["start b#3"]
+
+
+def test_an_idle_model_without_a_place_among_the_sleepers_stays_up_and_sleeps_when_there_is_one():
+    night = a_asleep(sleepy("a"), sleepy("b", sleep_after_s=20.0), sleepers_max=1)
+    assert night.at(92, tick) == []
+    assert night.states() == {"a": "asleep", "b": "ready"}
+    due_s = night.scheduler.next_deadline_s()
+    assert due_s is None or due_s > 92, "it is not looked at again and again"
+    assert night.at(95, unload("a")) == ["stop a#1 unload", "sleep b#2 idle"]
+
+
+def test_the_host_memory_of_a_sleeper_is_remembered_when_places_are_given_out():
+    night = idle_a(sleepy("a"), sleepy("b"), sleepy("c"), sleepers_host_bytes=10)
+    night.all_at(40, arrive(2, "b"))
+    night.all_at(42, asleep("a", 1, 8))
+    night.all_at(43, ready("b", 2))
+    night.all_at(44, done(2))
+    night.all_at(50, arrive(3, "a"))
+    night.all_at(51, asleep("b", 2, 1))
+    night.all_at(52, ready("a", 1))
+    night.all_at(53, done(3))
+    night.all_at(60, arrive(4, "c"))
+    assert night.commands == [Sleep(ModelId("a"), ev.Generation(1), SleepCause.EVICT, ModelId("c"))], (
+        "9 are not too many"
+    )
+    night.all_at(61, asleep("a", 1, 9))
+    night.all_at(62, ready("c", 3))
+    night.all_at(63, done(4))
+    night.all_at(70, arrive(5, "a"))
+    night.all_at(71, asleep("c", 3, 2))
+    night.all_at(72, ready("a", 1))
+    night.all_at(73, done(5))
+    assert night.states() == {"a": "ready", "b": "asleep", "c": "asleep"}
+    assert night.at(80, order("a", 90)) == ["stop b#2 sleepers", "stop c#3 sleepers", "sleep a#1 order"]

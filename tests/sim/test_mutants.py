@@ -153,6 +153,14 @@ class LosesWhoWaitsForAWake(Scheduler):
             self._books.swaps.pop(event.model, None)
 
 
+class TriesAgainBesideTheRest(Scheduler):
+    """Tries a start that lacked memory once more, and leaves the sleepers where they are."""
+
+    def __init__(self, fleet, now_s=0.0):
+        super().__init__(fleet, now_s)
+        self._decisions._cleared_for = lambda _: []
+
+
 @pytest.mark.parametrize(
     ("mutant", "invariants"),
     [
@@ -166,6 +174,7 @@ class LosesWhoWaitsForAWake(Scheduler):
         (TakesHalfASleepForSleep, {"I15", "I16", "I19"}),
         (StartsBeforeTheSleeperIsAsleep, {"I3", "I16"}),
         (LosesWhoWaitsForAWake, {"I10"}),
+        (TriesAgainBesideTheRest, {"I16"}),
     ],
 )
 def test_a_planted_bug_is_caught(mutant, invariants):
