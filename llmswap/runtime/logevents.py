@@ -22,6 +22,7 @@ LOG = "log"
 DROPPED = "log.dropped"
 VALUE_CHARS = 1024
 MESSAGE_CHARS = 16 * 1024
+FIGURES = 6  # behind the point
 
 _EVENTS = "llmswap_events"
 _LEVELS = {"DEBUG": "debug", "INFO": "info", "WARNING": "warn", "ERROR": "error", "CRITICAL": "error"}
@@ -76,26 +77,34 @@ def lines(record: logging.LogRecord, encode: Encode, hide: Hide) -> bytes:
 def _line(record: logging.LogRecord, event: Event, encode: Encode, hide: Hide) -> bytes:
     at_s = record.created if event.at_s is None else event.at_s
     level = event.level or record.levelname
-    fields = {
-        name: _clean(value, hide, MESSAGE_CHARS if name == "exception" else VALUE_CHARS)
-        for name, value in event.fields.items()
-        if value is not None
-    }
-    message = _clean(event.message, hide, MESSAGE_CHARS)
-    return encode(at_s, _LEVELS.get(level, level.lower()), event.name, str(message), fields)
+    level, message = _LEVELS.get(level, level.lower()), event.message
+    fields = {name: value for name, value in event.fields.items() if value is not None}
+    texts = [message]
+    for name, value in fields.items():  # a line costs what its fields do, so the usual kinds are told apart first
+        kind = type(value)
+        if kind is float:
+            fields[name] = round(value, FIGURES)  # type: ignore[arg-type]
+        elif kind is not int and kind is not bool:
+            texts.append(value if isinstance(value, str) else "\0".join(value))  # type: ignore[arg-type]
+    text = "\0".join(texts)
+    if len(text) <= VALUE_CHARS and hide(text) == text:  # one look at them all is cheaper than one at each
+        return encode(at_s, level, event.name, message, fields)
+    most = {"exception": MESSAGE_CHARS}
+    clean = {name: _clean(value, hide, most.get(name, VALUE_CHARS)) for name, value in fields.items()}
+    return encode(at_s, level, event.name, str(_clean(message, hide, MESSAGE_CHARS)), clean)
 
 
 def _exception(record: logging.LogRecord) -> str | None:
     return logging.Formatter().formatException(record.exc_info) if record.exc_info else None
 
 
-def _clean(value: Value, hide: Hide, most: int) -> Value:
+def _clean(value: Value, hide: Hide, most: int = VALUE_CHARS) -> Value:
     """Take secrets out of a value and bound it."""
     if isinstance(value, str):
         value = hide(value)
         return value if len(value) <= most else f"{value[:most]}…"
     if isinstance(value, float):
-        return round(value, 6)
+        return round(value, FIGURES)
     return [str(_clean(item, hide, most)) for item in value] if isinstance(value, Sequence) else value
 
 
@@ -106,20 +115,19 @@ def as_json(at_s: float, level: str, name: str, message: str, fields: Mapping[st
 
 def as_logfmt(at_s: float, level: str, name: str, message: str, fields: Mapping[str, Value]) -> bytes:
     """Write a line of `key=value`; what holds more than plain signs is quoted as in JSON."""
-    front = f"time={stamp(at_s)} level={level} event={name} message="
-    rest = (b" " + key.encode() + b"=" + _word(value) for key, value in fields.items())
-    return front.encode() + _word(message) + b"".join(rest) + b"\n"
+    words = "".join([f" {key}={_word(value)}" for key, value in fields.items()])
+    return f"time={stamp(at_s)} level={level} event={name} message={_word(message)}{words}\n".encode()
 
 
 ENCODERS: Mapping[str, Encode] = {"json": as_json, "logfmt": as_logfmt}
 
 
-def _word(value: Value) -> bytes:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = ",".join(value)
+def _word(value: Value) -> str:
     if isinstance(value, str):
-        return value.encode() if _BARE.fullmatch(value) else _json(value)
-    return orjson.dumps(value)
+        return str(value) if _BARE.fullmatch(value) else _json(value).decode()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _word(",".join(value)) if isinstance(value, Sequence) else repr(value)
 
 
 def _json(value: object) -> bytes:
@@ -137,7 +145,7 @@ def _whole(value: object) -> object:
         return value.encode(errors="replace").decode()
     if isinstance(value, dict):
         return {name: _whole(item) for name, item in value.items()}
-    return [_whole(item) for item in value] if isinstance(value, list) else value
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def stamp(at_s: float) -> str:

@@ -27,6 +27,7 @@ from llmswap.core.fleet import Fleet, ModelId
 from llmswap.core.step import Step
 from llmswap.runtime.logevents import events_of
 from llmswap.telemetry.logs import StepLog, listening, rejected
+from tests.telemetry.test_log_page import keys
 
 A, B = ModelId("a"), ModelId("b")
 G1, G2 = Generation(1), Generation(2)
@@ -47,6 +48,8 @@ class Told:
         self._log(Step(at_s, event, commands))
         told = [event for record in self._caplog.records for event in events_of(record) or ()]
         known = [{key: value for key, value in event.fields.items() if value is not None} for event in told]
+        for told_event, fields in zip(told, known, strict=True):
+            assert set(fields) <= keys(told_event.name), "the page does not say so"
         return [(event.name, fields) for event, fields in zip(told, known, strict=True)]
 
 
@@ -149,6 +152,7 @@ def test_what_is_no_models_business_has_its_events_too(told: Told) -> None:
     assert listening("http://h:1").fields == {"address": "http://h:1"}
     issue = rejected(ConfigIssue("c.yaml", 3, 1, "models.a", "is wrong"))
     assert issue.fields == {"file": "c.yaml", "line": 3, "key": "models.a", "error": "is wrong"}
+    assert set(issue.fields) == keys("config.rejected")
     assert issue.message == "reload refused: c.yaml:3:1: models.a: is wrong"
 
 
