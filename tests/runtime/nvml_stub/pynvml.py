@@ -2,6 +2,7 @@
 
 What the driver knows is the ledger of the simulated engines (NVML_STUB_LEDGER); what ails it, a word in a file
 (NVML_STUB_FAULT), read at each call: `hang`, `lost`, `missing`, or `hidden` (processes have the pids of another world).
+With `xid` it reports one such error.
 Versions differ in what they call used; the fault may name one: `apart` leaves its reserve out, `moving` has it grow
 when fewer than two processes are there. Otherwise the reserve is in it, and stays as it is.
 """
@@ -32,12 +33,20 @@ def _reserve(gpu: Gpu) -> int:
 
 
 class _Machine(FakeNvml):
+    reported = False
+
     def _enter(self, name: str, card: Card | None = None) -> None:
         while _fault() == "hang":
             time.sleep(0.02)
         if code := _AILMENTS.get(_fault()):
             raise NVMLError(code)
         super()._enter(name, card)
+
+    def nvmlEventSetWait_v2(self, events, timeout_ms):
+        if _fault() == "xid" and not self.reported:
+            self.reported = True
+            self.xids.put((0, 79))
+        return super().nvmlEventSetWait_v2(events, timeout_ms)
 
     def nvmlDeviceGetCount(self):
         shift = ELSEWHERE if _fault() == "hidden" else 0
