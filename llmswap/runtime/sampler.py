@@ -6,7 +6,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -14,13 +14,12 @@ from llmswap.config.settings import PerformanceSettings
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot, UpstreamView
 from llmswap.core.states import RESIDENT
-from llmswap.runtime.amd import AmdReader
 from llmswap.runtime.attribution import attribute, unattributed
+from llmswap.runtime.drivers import Drivers
 from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
 from llmswap.runtime.load import Load, LoadMeter
 from llmswap.runtime.machine import Machine, ModelUse, Polls
 from llmswap.runtime.upkeep import CpuBook, Upkeep, look
-from llmswap.runtime.xids import XidWatch
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +41,11 @@ class Moment:
     gpus: tuple[Gpu, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Drivers:
-    """Whom to ask about GPUs.
-
-    Attributes:
-        gpus: NVIDIA's. Asked for vitals.
-        xids: Hears what that driver reports; None for nobody. Started with the first GPU that can be read.
-        amd: AMD's, if there are any.
-    """
-
-    gpus: GpuWatch
-    xids: XidWatch | None = None
-    amd: AmdReader = field(default_factory=AmdReader)
-
-
 class Sampler:
     """Samples GPUs, upstreams' processes and the host. What it cannot read is absent; it never raises.
 
     Args:
+        drivers: Asked for vitals, too.
         leader: Gives the pid of a model's process; None if it has none.
         settings: Asked at each look, so that a reload can switch it off and on.
     """

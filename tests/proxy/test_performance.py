@@ -7,10 +7,11 @@ import orjson
 import pytest
 
 from llmswap.config.settings import PerformanceSettings
+from llmswap.runtime.drivers import Drivers
 from llmswap.runtime.gpu import GpuWatch
 from llmswap.runtime.load import Load
 from llmswap.runtime.nvml import NvmlReader
-from llmswap.runtime.sampler import Drivers, Moment, Sampler
+from llmswap.runtime.sampler import Moment, Sampler
 from tests.proxy.front import Front, ask, front, loaded, model
 from tests.runtime.fake_nvml import NOT_SUPPORTED, Card, FakeNvml
 

@@ -16,9 +16,10 @@ from llmswap.core.snapshot import UpstreamView
 from llmswap.core.states import State
 from llmswap.runtime import sampler as module
 from llmswap.runtime.amd import AmdReader
+from llmswap.runtime.drivers import Drivers
 from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
 from llmswap.runtime.nvml import NvmlReader
-from llmswap.runtime.sampler import Drivers, Sampler
+from llmswap.runtime.sampler import Sampler
 from tests.runtime.fake_nvml import GPU_IS_LOST, LIBRARY_NOT_FOUND, Card, FakeNvml
 from tests.runtime.rig import until
 

@@ -12,11 +12,12 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import UpstreamView
 from llmswap.core.states import State
 from llmswap.runtime.amd import AmdReader
+from llmswap.runtime.drivers import Drivers
 from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
 from llmswap.runtime.load import Load
 from llmswap.runtime.machine import POLL_BOUNDS_S, Machine, ModelUse, Xid
 from llmswap.runtime.nvml import NvmlReader
-from llmswap.runtime.sampler import Drivers, Sampler
+from llmswap.runtime.sampler import Sampler
 from llmswap.runtime.xids import XidWatch
 from llmswap.telemetry import exposition, names
 from llmswap.telemetry.hardware import STALE_S, Hardware
