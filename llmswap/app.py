@@ -15,33 +15,35 @@ from pathlib import Path
 
 from llmswap.config.errors import ConfigError, ConfigIssue
 from llmswap.config.load import load
-from llmswap.config.settings import Loaded
+from llmswap.config.settings import Loaded, PerformanceSettings
 from llmswap.core.events import DrainRequested, FleetReloaded
 from llmswap.core.scheduler import Scheduler
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
 from llmswap.journal.writer import Journal
+from llmswap.proxy.callers import caller_classes
 from llmswap.proxy.context import Context
 from llmswap.proxy.routes import build_app
 from llmswap.proxy.server import BindRefused, Server, check_bind, serve
 from llmswap.proxy.upstream import UpstreamClient
+from llmswap.runtime.drivers import find_drivers
 from llmswap.runtime.footprints import Footprints
 from llmswap.runtime.gate import Gate
-from llmswap.runtime.gpu import GpuWatch, Reader
+from llmswap.runtime.gpu import Reader
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.logevents import events
 from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.memory import DeviceMemory
-from llmswap.runtime.nvml import NvmlReader
+from llmswap.runtime.observing import Phase
 from llmswap.runtime.preload import Preload
 from llmswap.runtime.proxylog import ProxyLog
-from llmswap.runtime.sampler import Drivers, Sampler
+from llmswap.runtime.sampler import Sampler
 from llmswap.runtime.stdout import StdoutWriter
 from llmswap.runtime.supervisor import Supervisor
 from llmswap.runtime.watch import stamp, watch
-from llmswap.runtime.xids import XidWatch
+from llmswap.telemetry.hardware import Hardware
 from llmswap.telemetry.logs import StepLog, listening, rejected
-from llmswap.telemetry.metrics import Metrics
+from llmswap.telemetry.metrics import Metrics, Sources
 from llmswap.telemetry.tracing import Tracing
 from llmswap.telemetry.watching import Watching
 
@@ -107,8 +109,8 @@ class App:
         scheme = "http" if options.tls is None else "https"
         self._tracing = Tracing(loaded.settings.telemetry, launches, os.environ, self.loop.waits, scheme=scheme)
         self.loop.observe(self._tracing)
-        nvml = NvmlReader()
-        self._gpus = GpuWatch(read_gpus or nvml, read_fully=None if read_gpus else nvml.fully)
+        drivers = find_drivers(read_gpus)
+        self._gpus = drivers.gpus
         watch = DeviceMemory(self._gpus)
         self._supervisor = Supervisor(
             launches,
@@ -119,22 +121,17 @@ class App:
             watch=watch,
             memory=loaded.settings.memory,
             on_fatal=self._fatal,
-            phase=self._tracing.phase,
+            phase=self._phase,
             environ=self._tracing.environ,
         )
         self.loop.performs(self._supervisor.performers())
         gate = Gate(self.loop, self._supervisor.base_url)
-        self._metrics = Metrics(loaded.fleet, self.loop.snapshot)
-        self.loop.observe(self._metrics)
         self.loop.observe(StepLog(self._tracing.swap_trace_id))
         self.footprints = Footprints(watch, self.loop.snapshot, self._supervisor.pid)
         self.loop.observe(self.footprints)
-        self.sampler = Sampler(
-            Drivers(self._gpus, None if read_gpus else XidWatch(nvml.module, lambda: nvml.well)),
-            self.loop.snapshot,
-            self._supervisor.pid,
-            lambda: self.context.loaded.settings.performance,
-        )
+        self.sampler = Sampler(drivers, self.loop.snapshot, self._supervisor.pid, self._performance)
+        self._metrics = self._count(loaded)
+        self.loop.observe(self._metrics)
         self.context = Context(
             loaded=loaded,
             loop=self.loop,
@@ -143,10 +140,31 @@ class App:
             upstream=UpstreamClient(),
             metrics=self._metrics.render,
             reload=self.reload,
-            observer=Watching(self._tracing),
+            observer=Watching(self._tracing, self._metrics),
             footprints=self.footprints.learned,
             sampler=self.sampler,
         )
+
+    def _performance(self) -> PerformanceSettings:
+        return self.context.loaded.settings.performance
+
+    def _count(self, loaded: Loaded) -> Metrics:
+        hardware = Hardware(self.sampler.latest, lambda: self.context.loaded.settings.telemetry.compat_llamaswap)
+        sources = Sources(
+            learned=self.footprints.learned,
+            gpus=self.sampler.gpus,
+            hardware=hardware.freeze,
+            spans=lambda: self._tracing.counts,
+            span_queue=lambda: self._tracing.queue_length,
+            journal_dropped=lambda: self.journal.dropped,
+            stdout_dropped=lambda: self._stdout.dropped_bytes,
+            swap_trace=self._tracing.swap_trace_id,
+        )
+        return Metrics(loaded, self.loop.snapshot, sources, caller_classes(loaded.settings.access))
+
+    def _phase(self, phase: Phase) -> None:
+        self._tracing.phase(phase)
+        self._metrics.phase(phase)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -176,6 +194,7 @@ class App:
         for address in self.addresses:
             log.info("listening on %s", address, extra=events((listening(address),)))
         self._spawn(self.sampler.run())
+        self._spawn(self._metrics.watch_the_loop())
         self._spawn(self._preload().run())
         self._spawn(self.footprints.run())
         if self._options.watch_config:
@@ -246,7 +265,7 @@ class App:
         self._supervisor.configure(launches, loaded.settings.memory)
         self._proxy_log.configure(loaded.settings)
         self.context.loaded = loaded
-        self._metrics.configured(loaded.fleet)
+        self._metrics.configured(loaded, caller_classes(loaded.settings.access))
         self._tracing.configure(loaded.settings.telemetry, launches)
         self.journal.configure(loaded.settings.journal)
         self.loop.post(FleetReloaded(loaded.fleet))

@@ -159,7 +159,7 @@ async def cancel(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """Give the Prometheus exposition."""
-    body, content_type = request.app[CONTEXT].metrics(request.headers.get("Accept", ""))
+    body, content_type = await request.app[CONTEXT].metrics(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 

@@ -58,6 +58,11 @@ def _ring(keys: tuple[str, ...]) -> KeyRing:
     return KeyRing(keys)
 
 
+def caller_classes(access: AccessSettings) -> tuple[str, ...]:
+    """Name every configured key: with OTHER_CALLER, the closed set of `RequestRecord.caller_class`."""
+    return tuple(map(key_mark, KeyRing(access.api_keys).digests))
+
+
 def key_mark(digest: bytes) -> str:
     """Name a key by the beginning of its SHA-256 digest."""
     return f"key:{digest[:4].hex()}"

@@ -5,7 +5,7 @@ loop counts. A scrape freezes all cells there, which takes a moment, and writes 
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from llmswap.telemetry.names import Kind, Metric
@@ -169,7 +169,6 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._families: dict[str, Family | Distributions] = {}
-        self._refreshed: list[Callable[[], None]] = []
 
     def family(self, metric: Metric) -> Family:
         """Make the family of a counter or a gauge. One without labels has its cell from the start."""
@@ -189,10 +188,6 @@ class Catalogue:
         if not family.metric.labels:
             family.cell()
 
-    def refreshed_by(self, refresh: Callable[[], None]) -> None:
-        """Have gauges set just before each freeze."""
-        self._refreshed.append(refresh)
-
     def forget(self, value: str, labels: Iterable[str]) -> None:
         """Forget every cell of every family of which one of the labels has that value."""
         wanted = frozenset(labels)
@@ -201,9 +196,7 @@ class Catalogue:
                 family.remove(label, value)
 
     def freeze(self) -> list[Frozen]:
-        """Set what is read off, and copy everything: all numbers are of one moment."""
-        for refresh in self._refreshed:
-            refresh()
+        """Copy everything: all numbers are of one moment."""
         return [family.freeze() for family in self._families.values()]
 
 

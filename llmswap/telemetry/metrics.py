@@ -1,202 +1,247 @@
-"""Prometheus metrics, folded from Steps and read from the snapshot at scrape time."""
+"""Prometheus metrics: folded from Steps and requests, read off scheduler and machine, written out when asked for."""
 
-import platform
+import asyncio
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics_text
 
-import llmswap
-from llmswap.core.commands import Dispatch, Reject, RejectReason, Sleep, SleepCause, Start, Stop, StopCause, Wake
-from llmswap.core.events import (
-    Event,
-    Generation,
-    RequestArrived,
-    RequestCancelled,
-    RequestId,
-    StartFailed,
-    UpstreamExited,
-    UpstreamReady,
-    UpstreamStopped,
-    WakeFailed,
-)
-from llmswap.core.fleet import Fleet, ModelId
+from llmswap.config.settings import Loaded
+from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
 from llmswap.core.step import Step
-from llmswap.telemetry import names
-from llmswap.telemetry.names import Metric
+from llmswap.runtime.footprints import Seen
+from llmswap.runtime.gpu import Gpu
+from llmswap.runtime.observing import HeaderFields, Phase, RequestRecord
+from llmswap.telemetry import exposition
+from llmswap.telemetry.cells import Catalogue, Frozen
+from llmswap.telemetry.fold import Counts, Fold
+from llmswap.telemetry.gpu_phases import GpuPhases
+from llmswap.telemetry.lives import Life
+from llmswap.telemetry.model_facts import Facts, facts_of
+from llmswap.telemetry.model_metrics import ModelMetrics
+from llmswap.telemetry.names import COLD, WAKE1, WAKE2
+from llmswap.telemetry.proxy_metrics import ProxyMetrics
+from llmswap.telemetry.queue_metrics import QueueMetrics
+from llmswap.telemetry.request_metrics import RequestMetrics
+from llmswap.telemetry.swap_metrics import SwapMetrics
 
-COLD, WAKE = START_KINDS = ("cold", "wake")
-WAIT_OUTCOMES = ("admitted", "rejected", "disconnect")
-SWAP_OUTCOMES = ("ok", "failed", "aborted")
-EXIT_REASONS = ("requested", "crash", "start_failed")
+log = logging.getLogger(__name__)
+
+# An exposition is given out again for so many times what it took to make, and no longer than that: scraping, however
+# often, takes a twentieth of one core at most.
+CACHE_TIMES = 20.0
+CACHE_MAX_S = 1.0
+COMPLAIN_EVERY_S = 60.0
+OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+_MODEL_LABELS = ("model", "to_model", "from_model")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Who is asked at a scrape, on the event loop: each must answer at once.
+
+    Attributes:
+        learned: What each model was seen to hold in each state.
+        gpus: The GPUs as last seen.
+        hardware: More families, of the machine.
+        spans: Spans by what became of them; `span_queue`, how many wait.
+        journal_dropped: Steps that the journal lost; `stdout_dropped`, bytes that standard output did.
+        swap_trace: The trace of the last swap to a model; empty if there is none.
+    """
+
+    learned: Callable[[], Mapping[ModelId, Mapping[State, Seen]]] = dict
+    gpus: Callable[[], Sequence[Gpu]] = tuple
+    hardware: Callable[[], Iterable[Frozen]] = tuple
+    spans: Callable[[], Mapping[str, int]] = dict
+    span_queue: Callable[[], int] = int
+    journal_dropped: Callable[[], int] = int
+    stdout_dropped: Callable[[], int] = int
+    swap_trace: Callable[[ModelId], str] = lambda _: ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An exposition, and when it is too old."""
+
+    body: bytes
+    until_s: float
 
 
 class Metrics:
-    """An Observer that counts, and the exposition of what it counted.
+    """An Observer of Steps, a RequestObserver and a PhaseObserver that counts, and the exposition of what it counted.
 
     Args:
+        loaded: The config in force.
         snapshot: Gives the scheduler's picture; asked at each scrape.
+        sources: Who else is.
+        callers: Classes of callers beside `_other`: those with a configured key.
+        clock: Monotonic time, that of Steps.
     """
 
-    def __init__(self, fleet: Fleet, snapshot: Callable[[], Snapshot]) -> None:
-        self._registry = CollectorRegistry()
-        self._wait = self._histogram(names.QUEUE_WAIT, names.WAIT)
-        self._rejections = self._counter(names.REJECTIONS)
-        self._swaps = self._counter(names.SWAPS)
-        self._swap_duration = self._histogram(names.SWAP_DURATION, names.SWAP)
-        self._transitions = self._counter(names.SWAP_TRANSITIONS)
-        self._exits = self._counter(names.MODEL_EXITS)
-        self._config_models = self._gauge(names.CONFIG_MODELS)
-        self._reload_ok = self._gauge(names.CONFIG_RELOAD_OK)
-        self._reload_time = self._gauge(names.CONFIG_RELOAD_TIME)
-        self._gauge(names.BUILD_INFO).labels(llmswap.__version__, "", platform.python_version()).set(1)
-        self._registry.register(_SnapshotCollector(snapshot))
-        self._arrivals: dict[RequestId, tuple[ModelId, float]] = {}
-        self._starts: dict[tuple[ModelId, Generation], tuple[float, str]] = {}
-        self._crashed: set[tuple[ModelId, Generation]] = set()  # counted once, at UpstreamExited
-        self._models: set[ModelId] = set()
-        self.configured(fleet)
+    def __init__(
+        self,
+        loaded: Loaded,
+        snapshot: Callable[[], Snapshot],
+        sources: Sources | None = None,
+        callers: Iterable[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._snapshot = snapshot
+        self._sources = sources = sources or Sources()
+        self._clock = clock
+        now_s = clock()
+        self._catalogue = catalogue = Catalogue()
+        self._requests = RequestMetrics(catalogue, self._life, clock)
+        self._queue = QueueMetrics(catalogue)
+        self._swaps = SwapMetrics(catalogue, sources.swap_trace)
+        self._models = ModelMetrics(catalogue, sources.learned, sources.gpus)
+        self._phases = GpuPhases(catalogue, now_s)
+        self._proxy = ProxyMetrics(
+            catalogue, sources.spans, sources.span_queue, sources.journal_dropped, sources.stdout_dropped
+        )
+        self._facts: Mapping[ModelId, Facts] = {}
+        counts = Counts(self._queue, self._swaps, self._models)
+        self._fold = Fold(loaded.fleet, now_s, self._kind_of_wake, counts)
+        self._complained_s = -COMPLAIN_EVERY_S
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+        self._written: dict[bool, _Written] = {}
+        self._writing: dict[bool, asyncio.Future[bytes]] = {}
+        self.configured(loaded, callers)
 
-    def _counter(self, metric: Metric) -> Counter:
-        return Counter(metric.name, metric.help, metric.labels, registry=self._registry)
-
-    def _gauge(self, metric: Metric) -> Gauge:
-        return Gauge(metric.name, metric.help, metric.labels, registry=self._registry)
-
-    def _histogram(self, metric: Metric, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(metric.name, metric.help, metric.labels, buckets=buckets, registry=self._registry)
-
-    def configured(self, fleet: Fleet) -> None:
+    def configured(self, loaded: Loaded, callers: Iterable[str] = ()) -> None:
         """Take note of a good config: children at 0 for its models, those of removed models dropped."""
-        for model in fleet.models.keys() - self._models:
-            self._create(model)
-        for model in self._models - fleet.models.keys():
-            self._remove(model)
-        self._models = set(fleet.models)
-        self._config_models.set(len(fleet.models))
-        self._reload_ok.set(1)
-        self._reload_time.set(time.time())
+        fleet, callers = loaded.fleet, tuple(callers)
+        for model in self._facts.keys() - fleet.models.keys():
+            self._catalogue.forget(model, _MODEL_LABELS)
+        facts = facts_of({model: loaded.settings.models.get(model) for model in fleet.models})
+        self._facts = facts
+        kinds = {
+            model.id: (COLD, self._kind_of_wake(model.id)) if model.sleeps else (COLD,)
+            for model in fleet.models.values()
+        }
+        self._queue.configured(fleet)
+        self._swaps.configured(fleet, kinds, callers)
+        self._phases.configured(callers)
+        self._models.configured(facts)
+        self._requests.configured(kinds)
+        self._proxy.configured(len(fleet.models))
 
     def config_rejected(self) -> None:
         """Take note that a reload failed and the old config serves on."""
-        self._reload_ok.set(0)
+        self._proxy.config_rejected()
 
-    def _create(self, model: ModelId) -> None:
-        for outcome in WAIT_OUTCOMES:
-            self._wait.labels(model, outcome)
-        for refusal in RejectReason:
-            self._rejections.labels(model, refusal)
-        for kind in START_KINDS:
-            for outcome in SWAP_OUTCOMES:
-                self._swaps.labels(model, kind, outcome)
-            self._swap_duration.labels(model, kind)
-        for reason in EXIT_REASONS:
-            self._exits.labels(model, reason)
+    def _life(self, model: ModelId) -> Life | None:
+        return self._fold.lives.get(model)
 
-    def _remove(self, model: ModelId) -> None:
-        for family in (self._wait, self._rejections, self._exits):
-            family.remove_by_labels({"model": model})
-        for family in (self._swaps, self._swap_duration, self._transitions):
-            family.remove_by_labels({"to_model": model})
-        self._transitions.remove_by_labels({"from_model": model})
+    def _kind_of_wake(self, model: ModelId) -> str:
+        facts = self._facts.get(model)
+        return WAKE2 if facts is not None and facts.sleep_level == "2" else WAKE1
 
-    def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Give the exposition: body, content type (OpenMetrics if `accept` asks for it)."""
-        encode, content_type = choose_encoder(accept)
-        return encode(self._registry), content_type
+    # Watching ---------------------------------------------------------------------------------------------------------
 
     def __call__(self, step: Step) -> None:
-        """Fold one step into the counters."""
-        self._take_event(step.at_s, step.event)
-        for command in step.commands:
-            match command:
-                case Dispatch(request=request):
-                    self._waited(step.at_s, request, "admitted")
-                case Reject(request=request, reason=reason):
-                    model = self._waited(step.at_s, request, "rejected")
-                    if model is not None:
-                        self._rejections.labels(model, reason).inc()
-                case Start(model=model, generation=generation):
-                    self._starts[model, generation] = step.at_s, COLD
-                case Wake(model=model, generation=generation):
-                    self._starts[model, generation] = step.at_s, WAKE
-                case Stop(cause=StopCause.EVICT) | Sleep(cause=SleepCause.EVICT):
-                    if command.evicted_for in self._models and command.model in self._models:
-                        self._transitions.labels(command.model, command.evicted_for).inc()
-                case Stop() | Sleep():
-                    pass
+        """Fold one step. One that cannot be understood is logged and counted; what follows is counted all the same."""
+        try:
+            self._fold.step(step)
+        except Exception as error:  # noqa: BLE001  to be removed as an observer would end all metrics
+            self._failed("a step", error)
+            self._fold.trust(self._snapshot().upstreams.values(), step.at_s)
+        fold = self._fold
+        if fold.moved:
+            fold.moved = fold.turned = False
+            self._phases.moved(step.at_s, fold.lives.values())
+        elif fold.turned:
+            fold.turned = False
+            self._phases.turn(step.at_s)
 
-    def _take_event(self, at_s: float, event: Event) -> None:
-        match event:
-            case RequestArrived(request=request, model=model):
-                self._arrivals[request] = (model, at_s)
-            case RequestCancelled(request=request):
-                self._waited(at_s, request, "disconnect")
-            case UpstreamReady(model=model, generation=generation):
-                self._started(at_s, model, generation, "ok")
-            case StartFailed(model=model, generation=generation):
-                if self._started(at_s, model, generation, "failed"):
-                    self._exited(model, "start_failed")
-            case WakeFailed(model=model, generation=generation):
-                self._started(at_s, model, generation, "failed")
-            case UpstreamExited(model=model, generation=generation):
-                self._crashed.add((model, generation))
-                self._exited(model, "crash")
-            case UpstreamStopped(model=model, generation=generation):
-                self._started(at_s, model, generation, "aborted")
-                if (model, generation) in self._crashed:
-                    self._crashed.discard((model, generation))
-                else:
-                    self._exited(model, "requested")
-
-    def _waited(self, at_s: float, request: RequestId, outcome: str) -> ModelId | None:
-        model, arrived_s = self._arrivals.pop(request, (None, at_s))
-        if model not in self._models:
-            return None
-        self._wait.labels(model, outcome).observe(at_s - arrived_s)
-        return model
-
-    def _started(self, at_s: float, model: ModelId, generation: Generation, outcome: str) -> bool:
-        decided_s, kind = self._starts.pop((model, generation), (None, COLD))
-        if decided_s is None or model not in self._models:
-            return False
-        self._swaps.labels(model, kind, outcome).inc()
-        if outcome == "ok":
-            self._swap_duration.labels(model, kind).observe(at_s - decided_s)
-        return True
-
-    def _exited(self, model: ModelId, reason: str) -> None:
-        if model in self._models:
-            self._exits.labels(model, reason).inc()
-
-
-class _SnapshotCollector(Collector):
-    """Reads gauges off the scheduler's snapshot at scrape time."""
-
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        self._snapshot = snapshot
-
-    def describe(self) -> list[GaugeMetricFamily]:
-        return []  # so that registering does not collect
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        def gauge(metric: Metric) -> GaugeMetricFamily:
-            return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
-
+    def _failed(self, what: str, error: Exception) -> None:
+        self._proxy.errors.value += 1
         now_s = time.monotonic()
-        depth, oldest, in_flight, states = map(
-            gauge, (names.QUEUE_DEPTH, names.QUEUE_OLDEST_AGE, names.IN_FLIGHT, names.MODEL_STATE)
-        )
-        for view in self._snapshot().upstreams.values():
-            depth.add_metric((view.model,), view.waiting)
-            age_s = 0.0 if view.oldest_waiting_s is None else now_s - view.oldest_waiting_s
-            oldest.add_metric((view.model,), age_s)
-            in_flight.add_metric((view.model,), view.in_flight)
-            for state in State:
-                states.add_metric((view.model, state), float(view.state is state))
-        yield from (depth, oldest, in_flight, states)
+        if now_s - self._complained_s >= COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            pause_s = COMPLAIN_EVERY_S
+            log.error("metrics could not count %s; not said again for %g s", what, pause_s, exc_info=error)
+
+    def waits(self, record: RequestRecord) -> None:
+        """Learn who it is that waits."""
+        waiter = None if record.request is None else self._fold.waiter(record.request)
+        if waiter is not None:
+            waiter.caller_class, waiter.trace_id = record.caller_class, record.trace_id
+
+    def sends(self, record: RequestRecord) -> HeaderFields:
+        """Give nothing to send."""
+        del record
+        return ()
+
+    def ended(self, record: RequestRecord) -> None:
+        """Count a request."""
+        try:
+            self._requests.ended(record)
+        except Exception as error:  # noqa: BLE001  the next one may be another matter
+            self._failed("a request", error)
+
+    def phase(self, phase: Phase) -> None:
+        """Count what was done to an upstream."""
+        self._models.phase(phase)
+        self._swaps.phase(phase, self._fold.lives.get(phase.model))
+
+    async def watch_the_loop(self) -> None:
+        """Measure for ever how late the event loop runs what is due."""
+        await self._proxy.watch_the_loop()
+
+    # Exposition -------------------------------------------------------------------------------------------------------
+
+    def freeze(self) -> list[Frozen]:
+        """Give every family as of now. For the event loop's thread only."""
+        now_s, snapshot = self._clock(), self._snapshot()
+        views = snapshot.upstreams.values()
+        lives = self._fold.lives
+        self._phases.turn(now_s)
+        self._phases.known([gpu.label for gpu in self._sources.gpus()], self._models.places())
+        self._queue.read(views, now_s)
+        self._swaps.read(snapshot.swaps, lives, now_s)
+        self._models.read(views, lives, now_s)
+        self._models.read_fit()
+        self._requests.read(self._facts)
+        self._proxy.read()
+        return [*self._catalogue.freeze(), *self._sources.hardware()]
+
+    async def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Give the exposition: body, content type (OpenMetrics if `accept` asks for it).
+
+        Scrapes at the same time share one, and so do those that come soon after it.
+        """
+        openmetrics = choose_encoder(accept)[1].startswith("application/openmetrics-text")
+        written = self._written.get(openmetrics)
+        if written is None or written.until_s <= time.monotonic():
+            writing = self._writing.get(openmetrics)
+            if writing is None:
+                writing = self._writing[openmetrics] = asyncio.ensure_future(self._write(openmetrics=openmetrics))
+                writing.add_done_callback(lambda _: self._writing.pop(openmetrics))
+            body = await asyncio.shield(writing)
+        else:
+            body = written.body
+        return body, OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE_PLAIN_0_0_4
+
+    async def _write(self, *, openmetrics: bool) -> bytes:
+        began_s = time.monotonic()
+        families = self.freeze()
+        self._proxy.holds.observe(time.monotonic() - began_s)
+        body = await asyncio.to_thread(self._text, families, openmetrics=openmetrics)
+        now_s = time.monotonic()
+        self._proxy.renders.observe(now_s - began_s)
+        keep_s = min(CACHE_MAX_S, CACHE_TIMES * (now_s - began_s))
+        self._written[openmetrics] = _Written(body, began_s + keep_s)
+        return body
+
+    def _text(self, families: list[Frozen], *, openmetrics: bool) -> bytes:
+        text = exposition.write(families, openmetrics=openmetrics)
+        encode = openmetrics_text.generate_latest if openmetrics else generate_latest
+        return text.encode() + encode(self._process)

@@ -208,7 +208,7 @@ MODEL_LAST_USED = _gauge(
     "model_last_used_timestamp_seconds", "Unix time of the last dispatch; 0 before the first.", "model"
 )
 MODEL_LOAD_ESTIMATE = _gauge(
-    "model_load_estimate_seconds", "How long the last start of a kind took; absent before the first.", "model", "kind"
+    "model_load_estimate_seconds", "How long coming up takes, smoothed; absent before the first.", "model", "kind"
 )
 MODEL_EXITS = _counter("model_exits_total", "Ends of upstreams.", "model", "reason")
 MODEL_PROCESSES = _gauge("model_processes", "Processes in the upstream's tree.", "model")

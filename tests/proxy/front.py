@@ -122,7 +122,7 @@ async def front(
         gate=Gate(loop, lambda _model, _generation: served.base_url),
         logs=LogBook(),
         upstream=UpstreamClient(),
-        metrics=lambda _accept: (b"llmswap_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+        metrics=exposition,
         reload=reload,
     )
     app = build_app(context)
@@ -181,3 +181,8 @@ class Answer:
     @property
     def text(self) -> str:
         return self.body.decode()
+
+
+async def exposition(_accept: str) -> tuple[bytes, str]:
+    """Stand in for the metrics."""
+    return b"llmswap_up 1\n", "text/plain; version=0.0.4; charset=utf-8"

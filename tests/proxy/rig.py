@@ -169,7 +169,7 @@ async def rig_on(loaded: Loaded, limits: BodyLimits | None = None) -> AsyncItera
             gate=Gate(loop, lambda _model, _generation: upstream.url),
             logs=LogBook(),
             upstream=UpstreamClient(),
-            metrics=lambda _accept: (b"", "text/plain"),
+            metrics=_no_metrics,
             reload=_no_reload,
             limits=limits or BodyLimits(),
         )
@@ -203,3 +203,7 @@ async def recording_upstream() -> AsyncIterator[Upstream]:
 
 async def _no_reload() -> None:
     raise AssertionError("nothing reloads here")
+
+
+async def _no_metrics(_accept: str) -> tuple[bytes, str]:
+    return b"", "text/plain"

@@ -1,141 +1,208 @@
-"""Metrics are a fold over Steps, with gauges read at scrape time."""
+"""Metrics as a whole: children at 0, reloads, the exposition, and what goes wrong inside."""
 
+import asyncio
+import logging
 import re
+import string
+import threading
+from random import Random
 
-from llmswap.core.commands import Dispatch, Reject, RejectReason, Start, StartCause, Stop, StopCause
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as read_text
+
+from llmswap.core.commands import Dispatch, RejectReason, Start, StartCause, Stop, StopCause
 from llmswap.core.events import (
+    FleetReloaded,
     Generation,
-    LoadRequested,
     RequestArrived,
-    RequestCancelled,
     RequestFinished,
     RequestId,
-    StartFailed,
     UpstreamExited,
     UpstreamReady,
-    UpstreamStopped,
 )
-from llmswap.core.fleet import Fleet, Model, ModelId
-from llmswap.core.snapshot import Snapshot, UpstreamView
+from llmswap.core.fleet import Model, ModelId
+from llmswap.core.snapshot import UpstreamView
 from llmswap.core.states import State
 from llmswap.core.step import Step
-from llmswap.telemetry.metrics import Metrics
+from llmswap.runtime.observing import RequestOutcome
+from llmswap.telemetry import names
+from llmswap.telemetry.metrics import CACHE_MAX_S, Sources
+from tests.telemetry.counted import Counted, fleet_of, loaded, record
 
 A, B = ModelId("a"), ModelId("b")
 G1 = Generation(1)
 
 
-def fleet(*models: ModelId) -> Fleet:
-    return Fleet(models={model: Model(model) for model in models}, names={model: model for model in models})
-
-
-def quiet() -> Snapshot:
-    return Snapshot(upstreams={}, swaps=(), draining=False)
-
-
-def sample(metrics: Metrics, series: str) -> float | None:
-    text = metrics.render()[0].decode()
-    found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
-    return float(found[1]) if found else None
-
-
-def request(number: int) -> RequestId:
-    return RequestId(number)
-
-
 def test_every_configured_model_has_its_children_at_zero_from_the_start() -> None:
-    metrics = Metrics(fleet(A), quiet)
+    samples = Counted(A, Model(B, sleeps=True)).samples()
 
-    assert sample(metrics, 'llmswap_swaps_total{kind="cold",outcome="ok",to_model="a"}') == 0
-    assert sample(metrics, 'llmswap_rejections_total{model="a",reason="over_limit"}') == 0
-    assert sample(metrics, 'llmswap_model_exits_total{model="a",reason="crash"}') == 0
-
-
-def test_a_swap_is_counted_with_its_pair_and_its_duration() -> None:
-    metrics = Metrics(fleet(A, B), quiet)
-
-    metrics(Step(1.0, RequestArrived(request(1), B), [Stop(A, G1, StopCause.EVICT, evicted_for=B)]))
-    metrics(Step(3.0, UpstreamStopped(A, G1), [Start(B, G1, StartCause.REQUEST, (A,))]))
-    metrics(Step(7.0, UpstreamReady(B, G1), [Dispatch(request(1), B, G1)]))
-
-    assert sample(metrics, 'llmswap_swap_transitions_total{from_model="a",to_model="b"}') == 1
-    assert sample(metrics, 'llmswap_swaps_total{kind="cold",outcome="ok",to_model="b"}') == 1
-    assert sample(metrics, 'llmswap_swap_duration_seconds_sum{kind="cold",to_model="b"}') == 4.0
-    assert sample(metrics, 'llmswap_model_exits_total{model="a",reason="requested"}') == 1
-    assert sample(metrics, 'llmswap_queue_wait_seconds_sum{model="b",outcome="admitted"}') == 6.0
-
-
-def test_refused_and_abandoned_requests_are_told_apart() -> None:
-    metrics = Metrics(fleet(A), quiet)
-
-    refusal = Reject(request(1), RejectReason.OVER_LIMIT, "full")
-    metrics(Step(0.0, RequestArrived(request(1), A), [refusal]))
-    metrics(Step(0.0, RequestArrived(request(2), A), []))
-    metrics(Step(2.5, RequestCancelled(request(2)), []))
-
-    assert sample(metrics, 'llmswap_rejections_total{model="a",reason="over_limit"}') == 1
-    assert sample(metrics, 'llmswap_queue_wait_seconds_sum{model="a",outcome="disconnect"}') == 2.5
-
-
-def test_a_crash_and_a_failed_start_are_each_counted_once() -> None:
-    metrics = Metrics(fleet(A), quiet)
-
-    metrics(Step(0.0, LoadRequested(A), [Start(A, G1, StartCause.LOAD)]))
-    metrics(Step(1.0, UpstreamReady(A, G1), []))
-    metrics(Step(2.0, UpstreamExited(A, G1, "killed by signal 9"), []))
-    metrics(Step(3.0, UpstreamStopped(A, G1), [Start(A, Generation(2), StartCause.REQUEST)]))
-    metrics(Step(4.0, StartFailed(A, Generation(2), "exited with code 1"), []))
-
-    assert sample(metrics, 'llmswap_model_exits_total{model="a",reason="crash"}') == 1
-    assert sample(metrics, 'llmswap_model_exits_total{model="a",reason="requested"}') == 0
-    assert sample(metrics, 'llmswap_model_exits_total{model="a",reason="start_failed"}') == 1
-    assert sample(metrics, 'llmswap_swaps_total{kind="cold",outcome="failed",to_model="a"}') == 1
+    for outcome in names.SWAP_OUTCOMES:
+        for kind in names.SWAP_KINDS:
+            assert samples[f'swaps_total{{kind="{kind}",outcome="{outcome}",to_model="a"}}'] == 0
+    for reason in RejectReason:
+        assert samples[f'rejections_total{{model="a",reason="{reason}"}}'] == 0
+    for reason in names.EXIT_REASONS:
+        assert samples[f'model_exits_total{{model="a",reason="{reason}"}}'] == 0
+    for outcome in RequestOutcome:
+        own = [series for series in samples if series.startswith("requests_total") and f'outcome="{outcome}"' in series]
+        assert len(own) == 2, outcome
+    assert samples['swap_transitions_total{from_model="a",to_model="b"}'] == 0
+    assert 'time_to_first_token_seconds_count{model="b",residency="miss",start="wake1"}' in samples
+    assert 'time_to_first_token_seconds_count{model="a",residency="miss",start="wake1"}' not in samples
+    assert samples['tokens_total{model="a",residency="hit",start="warm",token_type="output"}'] == 0
 
 
 def test_a_model_removed_by_a_reload_disappears_and_late_events_of_it_bring_nothing_back() -> None:
-    metrics = Metrics(fleet(A, B), quiet)
-    metrics(Step(0.0, RequestArrived(request(1), A), [Stop(B, G1, StopCause.EVICT, evicted_for=A)]))
+    counted = Counted(A, B)
+    counted.steps(
+        Step(0.0, RequestArrived(RequestId(1), A), [Start(A, G1, StartCause.REQUEST, decided_s=0.0)]),
+        Step(1.0, UpstreamReady(A, G1), [Dispatch(RequestId(1), A, G1, 1.0)]),
+    )
+    counted.metrics.ended(record(A))
 
-    metrics.configured(fleet(B))
-    metrics(Step(1.0, UpstreamReady(A, G1), [Dispatch(request(1), A, G1)]))
-    metrics(Step(2.0, UpstreamExited(A, G1, "gone"), []))
-    metrics(Step(2.0, RequestFinished(request(1)), []))
+    counted.metrics.configured(loaded(B))
+    counted.steps(
+        Step(2.0, FleetReloaded(fleet_of(B)), []),
+        Step(3.0, UpstreamExited(A, G1, "gone"), []),
+        Step(3.0, RequestFinished(RequestId(1)), []),
+    )
+    counted.views = {A: UpstreamView(A, State.STOPPING, G1, 0, 0, 3.0)}
+    counted.metrics.ended(record(A))
 
-    text = metrics.render()[0].decode()
-    assert '"a"' not in text
-    assert 'to_model="b"' in text
-    assert sample(metrics, "llmswap_config_models") == 1
+    samples = counted.samples()
+    assert [series for series in samples if '"a"' in series] == []
+    assert samples["config_models"] == 1
+    assert counted.total("requests_total", 'model="_unknown"') == 1
+
+
+def test_counters_go_on_through_a_reload_and_a_model_that_comes_back_begins_at_zero() -> None:
+    counted = Counted(A, B)
+    for model in (A, B):
+        counted.metrics.ended(record(model))
+    counted.metrics.configured(loaded(A))
+    counted.metrics.ended(record(A))
+    counted.metrics.configured(loaded(A, B))
+
+    assert counted.total("requests_total", 'model="a"') == 2
+    assert counted.total("requests_total", 'model="b"') == 0
 
 
 def test_a_refused_reload_shows_until_the_next_good_one() -> None:
-    metrics = Metrics(fleet(A), quiet)
-    metrics.config_rejected()
-    assert sample(metrics, "llmswap_config_last_reload_successful") == 0
+    counted = Counted(A)
+    counted.metrics.config_rejected()
+    assert counted.get("config_last_reload_successful") == 0
 
-    metrics.configured(fleet(A))
-    assert sample(metrics, "llmswap_config_last_reload_successful") == 1
-
-
-def test_gauges_come_from_the_snapshot_at_scrape_time() -> None:
-    view = UpstreamView(A, State.READY, G1, in_flight=2, waiting=3, since_s=0.0)
-    metrics = Metrics(fleet(A), lambda: Snapshot(upstreams={A: view}, swaps=(), draining=False))
-
-    assert sample(metrics, 'llmswap_queue_depth{model="a"}') == 3
-    assert sample(metrics, 'llmswap_requests_in_flight{model="a"}') == 2
-    assert sample(metrics, 'llmswap_model_state{model="a",state="ready"}') == 1
-    assert sample(metrics, 'llmswap_model_state{model="a",state="stopped"}') == 0
+    counted.metrics.configured(loaded(A))
+    assert counted.get("config_last_reload_successful") == 1
 
 
-def test_openmetrics_is_given_to_who_asks_for_it() -> None:
-    body, content_type = Metrics(fleet(A), quiet).render("application/openmetrics-text; version=1.0.0")
+def test_random_names_and_long_labels_move_no_series() -> None:
+    counted = Counted(A)
+    rng = Random(5)
+    for outcome in (RequestOutcome.CLIENT_ERROR, RequestOutcome.OK):
+        counted.metrics.ended(record(None, outcome=outcome, status=404, serving=None))
+    before = counted.samples().keys()
 
-    assert content_type.startswith("application/openmetrics-text")
-    assert body.endswith(b"# EOF\n")
+    letters = string.ascii_letters + '"\\\n'
+    for number in range(100_000):
+        name = ModelId("".join(rng.choices(letters, k=8)) if number % 1000 else "x" * 10_000)
+        stranger = record(None, asked=name, status=404, outcome=RequestOutcome.CLIENT_ERROR, serving=None)
+        stranger.remote = stranger.path = stranger.caller = name
+        stranger.caller_class = "_other"
+        counted.metrics.ended(stranger)
+
+    after = counted.samples()
+    assert after.keys() == before
+    assert after["unknown_model_requests_total"] == 100_002
+    assert max(len(series) for series in after) < 300
 
 
-def test_names_with_quotes_backslashes_and_newlines_are_escaped() -> None:
+def test_codes_that_no_standard_knows_are_one() -> None:
+    counted = Counted(A)
+    counted.metrics.ended(record(A))
+    for status in range(100, 1000):
+        counted.metrics.ended(record(A, status=status, outcome=RequestOutcome.OK))
+
+    codes = {re.search('code="([^"]*)"', s)[1] for s in counted.samples() if s.startswith("requests_total")}  # type: ignore[index]
+    assert len(codes) < 70
+    assert counted.total("requests_total", f'code="{names.OTHER_CODE}"') > 800
+    assert counted.total("requests_total") == 901
+
+
+async def test_openmetrics_is_given_to_who_asks_for_it_and_both_forms_can_be_read() -> None:
+    counted = Counted(A, B)
+    counted.metrics.ended(record(A, trace_id="ab" * 16))
+    text, text_type = await counted.metrics.render()
+    openmetrics, openmetrics_type = await counted.metrics.render("application/openmetrics-text;version=1.0.0,*/*;q=0.1")
+
+    assert text_type.startswith("text/plain; version=0.0.4")
+    assert openmetrics_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert openmetrics.endswith(b"# EOF\n")
+    plain = {family.name for family in read_text(text.decode())}
+    families = list(read_openmetrics(openmetrics.decode()))
+    assert {family.name for family in families} == plain
+    assert "process_cpu_seconds" in plain
+    exemplars = [sample.exemplar for family in families for sample in family.samples if sample.exemplar]
+    assert {exemplar.labels["trace_id"] for exemplar in exemplars} == {"ab" * 16}
+    assert b"ab" * 16 not in text
+
+
+async def test_without_a_trace_there_is_no_exemplar() -> None:
+    counted = Counted(A)
+    counted.metrics.ended(record(A))
+    body, _ = await counted.metrics.render("application/openmetrics-text")
+    assert b" # {" not in body
+
+
+async def test_names_with_quotes_backslashes_and_newlines_are_escaped() -> None:
     odd = ModelId('a"b\\c\nd')
+    body, _ = await Counted(odd).metrics.render()
+    models = {s.labels.get("model") for family in read_text(body.decode()) for s in family.samples}
+    assert odd in models
 
-    text = Metrics(fleet(odd), quiet).render()[0].decode()
 
-    assert 'to_model="a\\"b\\\\c\\nd"' in text
+async def test_scrapes_at_the_same_time_share_one_exposition_and_a_soon_one_gets_it_again() -> None:
+    looked = []
+    counted = Counted(A, sources=Sources(hardware=lambda: looked.append(threading.get_ident()) or ()))
+    bodies = await asyncio.gather(*(counted.metrics.render() for _ in range(20)))
+
+    assert looked == [threading.get_ident()], "numbers are frozen once, and on the event loop"
+    assert len({id(body) for body, _ in bodies}) == 1
+    for written in counted.metrics._written.values():
+        assert written.until_s - asyncio.get_running_loop().time() <= CACHE_MAX_S
+
+
+async def test_a_scrape_that_is_given_up_takes_it_from_nobody() -> None:
+    counted = Counted(A)
+    first = asyncio.create_task(counted.metrics.render())
+    second = asyncio.create_task(counted.metrics.render())
+    await asyncio.sleep(0)
+    first.cancel()
+
+    body, _ = await second
+    assert b"llmswap_config_models 1.0" in body
+
+
+def test_a_step_that_cannot_be_understood_is_logged_and_counted_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted = Counted(A)
+    counted.views = {A: UpstreamView(A, State.READY, G1, 1, 0, 0.0)}
+    stranger = ModelId("never-seen")
+    with caplog.at_level(logging.ERROR, "llmswap.telemetry.metrics"):
+        for _ in range(3):
+            counted.steps(Step(1.0, RequestArrived(RequestId(9), stranger), [Dispatch(RequestId(9), stranger, G1)]))
+    assert len(caplog.records) == 1
+    assert caplog.records[0].exc_info
+
+    counted.steps(
+        Step(5.0, RequestArrived(RequestId(10), A), [Dispatch(RequestId(10), A, G1)]),
+        Step(6.0, UpstreamExited(A, G1, "exited with code 1"), []),
+        Step(6.0, RequestArrived(RequestId(11), A), [Stop(A, G1, StopCause.UNLOAD)]),
+    )
+    samples = counted.samples()
+    assert samples["metrics_errors_total"] == 3
+    assert samples['queue_wait_seconds_count{model="a",outcome="admitted"}'] == 1
+    assert samples['model_exits_total{model="a",reason="crash"}'] == 1
+    assert samples['model_state_seconds_total{model="a",state="ready"}'] == 5.0
