@@ -24,7 +24,7 @@ VALUE_CHARS = 1024
 MESSAGE_CHARS = 16 * 1024
 FIGURES = 6  # behind the point
 
-_EVENTS = "llmswap_events"
+_EVENTS = "told_events"
 _LEVELS = {"DEBUG": "debug", "INFO": "info", "WARNING": "warn", "ERROR": "error", "CRITICAL": "error"}
 # What orjson leaves as it is although a terminal or an editor obeys it: DEL, C1, line and direction separators.
 _UNRULY = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")

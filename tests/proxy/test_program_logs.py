@@ -14,6 +14,7 @@ from tests.runtime.test_logevents import read_logfmt
 from tests.stack import Program, Stack, fake, until
 
 PROMPT = "canary-prompt-5d02c7"
+NOBODY = "http://127.0.0.1:9"  # a receiver that is never there
 
 
 def config(form: str, **more: Any) -> dict[str, Any]:
@@ -115,3 +116,19 @@ async def test_followers_of_the_log_get_events_as_they_happen(stack: Stack, http
             while "request.completed" not in events:
                 events.append(json.loads(await answer.content.readline())["event"])
     assert events.index("swap.started") < events.index("upstream.ready") < events.index("swap.finished")
+
+
+async def test_lines_name_the_trace_that_tells_more(stack: Stack, http: aiohttp.ClientSession) -> None:
+    program = stack.start(config("json") | {"telemetry": {"logFormat": "json", "traces": {"endpoint": NOBODY}}})
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    body = {"model": "good", "messages": HELLO, "max_tokens": 2}
+    async with http.post(program.url + CHAT, json=body, headers=headers) as answer:
+        assert answer.status == 200
+    await until(lambda: "request.completed" in program.log_text(), "the line")
+    (request,), (swap,) = (named(program, "json", name) for name in ("request.completed", "swap.finished"))
+    assert (request["trace_id"], request["trace_flags"]) == (trace, "01")
+    assert len(request["span_id"]) == 16
+    assert request["span_id"] != "00f067aa0ba902b7", "its own span, not the client's"
+    assert len(swap["trace_id"]) == 32
+    assert swap["trace_id"] != trace, "a swap is a trace of its own"
