@@ -101,19 +101,18 @@ class Tracing:
         where = receiver(settings, self._environ)
         if where == self._where:
             return
-        self._leave()
+        self._shut(0.0)  # what waits there has a moment left
         self._where = where
         if where is not None:
             self._outlet = self._open_outlet(*where, self._environ)
             log.info("traces go by OTLP (%s)", where[1])
 
-    def _leave(self) -> None:
-        """Let go of the receiver in force; what waits for it has a moment left."""
+    def _shut(self, limit_s: float) -> None:
         outlet, self._outlet = self._outlet, None
         if outlet is not None:
+            outlet.close(limit_s)
             for result, spans in outlet.counts.items():
                 self._past[result] += spans
-            outlet.close(0.0)
 
     @property
     def on(self) -> bool:
@@ -166,9 +165,7 @@ class Tracing:
 
     def close(self) -> None:
         """Send what is left, within CLOSE_LIMIT_S. Blocks."""
-        outlet, self._outlet = self._outlet, None
-        if outlet is not None:
-            outlet.close(CLOSE_LIMIT_S)
+        self._shut(CLOSE_LIMIT_S)
 
     def _write(self, tree: Tree) -> None:
         if self._outlet is not None:

@@ -198,12 +198,13 @@ class Kept:
         self.trees: list[Tree] = []
         self.counts: Mapping[str, int] = {"exported": 0, "dropped_queue": 0, "failed": 0}
         self.queue_length = 0
+        self.closed_s: float | None = None
 
     def write(self, tree: Tree) -> None:
         self.trees.append(tree)
 
     def close(self, limit_s: float) -> None:
-        self.counts = {**self.counts, "exported": len(self.trees)}
+        self.closed_s = limit_s
 
 
 @pytest.fixture
@@ -338,6 +339,6 @@ def test_counts_go_on_when_a_reload_names_another_receiver(tracing: Tracing, kep
     tracing(Step(1.0, LoadRequested(A), [Start(A, Generation(1), StartCause.LOAD, decided_s=1.0)]))
     kept.counts = {"exported": 5, "dropped_queue": 1, "failed": 2}
     tracing.configure(TelemetrySettings(), {})
-    assert not tracing.on
+    assert (tracing.on, kept.closed_s) == (False, 0.0)
     assert tracing.counts == {"exported": 5, "dropped_queue": 1, "failed": 2}
     assert (tracing.sends(RequestRecord("r", "GET", "/", "/", 0.0)), tracing.environ(A, Generation(1))) == ((), {})
