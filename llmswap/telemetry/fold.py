@@ -20,7 +20,7 @@ from llmswap.telemetry.model_metrics import ModelMetrics
 from llmswap.telemetry.names import COLD
 from llmswap.telemetry.queue_metrics import QueueMetrics
 from llmswap.telemetry.swap_metrics import SwapMetrics
-from llmswap.telemetry.swap_outcomes import ABORTED, OK, outcome_of
+from llmswap.telemetry.swap_outcomes import ABORTED, OK, UNHEALTHY, outcome_of
 
 HOLD_MIN_S = 0.001  # a swap that was put off for less was not held up
 _COMING = (State.STARTING, State.WAKING)
@@ -71,6 +71,7 @@ class Fold:
             ev.WakeFailed: self._wake_failed,
             ev.UpstreamExited: self._exited,
             ev.UpstreamStopped: self._stopped,
+            ev.StopFailed: self._stop_failed,
             do.Dispatch: self._dispatch,
             do.Reject: self._reject,
             do.Start: self._start,
@@ -280,6 +281,14 @@ class Fold:
         self._models.exited(event.model, _exit_reason(event.reason))
         self._enter(life, State.STOPPING, at_s)
         life.crashed = True
+
+    def _stop_failed(self, at_s: float, event: ev.StopFailed) -> None:
+        life = self._alive(event.model, event.generation)
+        if life is not None and life.state is State.STARTING:  # it has failed, and what it holds is not free
+            self._swap_over(life, at_s, UNHEALTHY)
+            self._models.exited(event.model, "start_failed")
+            self._enter(life, State.STOPPING, at_s)
+            life.crashed = True
 
     def _stopped(self, at_s: float, event: ev.UpstreamStopped) -> None:
         life = self._alive(event.model, event.generation)

@@ -101,24 +101,24 @@ class ModelMetrics:
         if phase.kind is PhaseKind.HEALTH_WAIT and phase.model in self._boards:
             self._checks.cell(phase.model, "fail" if phase.error else "ok").value += 1
 
-    def read(self, views: Iterable[UpstreamView], lives: Mapping[ModelId, Life], now_s: float) -> None:
+    def read(self, views: Iterable[UpstreamView], lives: Iterable[Life], now_s: float) -> None:
         """Read off states, and how long they lasted."""
-        wall_s = time.time() - now_s
         for view in views:
-            board, life = self._boards.get(view.model), lives.get(view.model)
-            if board is None:
-                continue
-            board.in_flight.value = view.in_flight
-            board.code.value = CODES[view.state]
-            for state, cell in board.now.items():
-                cell.value = float(state is view.state)
-            if life is None:
-                continue
-            for state, cell in board.seconds.items():
-                cell.value = life.spent_s(state, now_s)
-            board.used.value = 0.0 if life.last_used_s is None else life.last_used_s + wall_s
-            for kind, load_s in life.loads_s.items():
-                self._estimates.set(load_s, view.model, kind)
+            board = self._boards.get(view.model)
+            if board is not None:
+                board.in_flight.value = view.in_flight
+                board.code.value = CODES[view.state]
+                for state, cell in board.now.items():
+                    cell.value = float(state is view.state)
+        wall_s = time.time() - now_s
+        for life in lives:
+            board = self._boards.get(life.model.id)
+            if board is not None:
+                for state, cell in board.seconds.items():
+                    cell.value = life.spent_s(state, now_s)
+                board.used.value = 0.0 if life.last_used_s is None else life.last_used_s + wall_s
+                for kind, load_s in life.loads_s.items():
+                    self._estimates.set(load_s, life.model.id, kind)
 
     def places(self) -> dict[ModelId, frozenset[str]]:
         """Tell which GPUs each model was seen on when it was ready, as far as it was."""

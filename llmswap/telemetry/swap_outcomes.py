@@ -9,6 +9,8 @@ OK, TIMEOUT, EXIT, UNHEALTHY, OOM, ABORTED = SWAP_OUTCOMES
 def outcome_of(event: StartFailed | WakeFailed | UpstreamExited) -> str:
     """Say how a start or a wake failed, as far as its reason begins with our own words for it."""
     reason = event.reason
+    if isinstance(event, StartFailed) and event.out_of_memory:
+        return OOM
     if isinstance(event, StartFailed) and event.timed_out:
         return TIMEOUT
     if reason.startswith("was killed by SIGKILL"):
