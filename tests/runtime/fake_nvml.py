@@ -43,7 +43,9 @@ def fields(memory_c: int | None = 50, tx: int | None = 1000, rx: int | None = 20
     """Give what nvmlDeviceGetFieldValues says; None is not supported."""
     return [
         SimpleNamespace(
-            nvmlReturn=NOT_SUPPORTED if value is None else 0, valueType=kind, value=SimpleNamespace(**{slot: value})
+            nvmlReturn=NOT_SUPPORTED if value is None else 0,
+            valueType=kind,
+            value=SimpleNamespace(**{slot: 7 if value is None else value}),
         )
         for value, kind, slot in ((memory_c, 1, "uiVal"), (tx, 3, "ullVal"), (rx, 3, "ullVal"))
     ]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
+from llmswap.runtime.gpu import Gpu, GpuWatch, Sample, Vitals
 from tests.runtime.rig import until
 
 GOOD = Sample((Gpu(0, "GPU-0", used_bytes=5, by_pid={1: 3}),))
@@ -51,6 +51,40 @@ async def test_whoever_asks_meanwhile_shares_the_call(driver) -> None:
     assert driver.calls == 1
     assert await watch.ask() == GOOD
     assert driver.calls == 2
+    watch.close()
+
+
+async def test_who_wants_more_than_the_call_under_way_gives_gets_a_call_of_its_own(driver) -> None:
+    full = Sample((Gpu(0, "GPU-0", vitals=Vitals()),))
+    fully = []
+
+    def read_fully() -> Sample:
+        fully.append(driver.gate.wait(20))
+        return full
+
+    watch = GpuWatch(driver, read_fully=read_fully)
+    driver.gate.clear()
+    little = asyncio.create_task(watch.ask())
+    await until(lambda: driver.calls, "the call")
+    much = asyncio.create_task(watch.ask(full=True))
+    driver.gate.set()
+    assert (await little, await much) == (GOOD, full)
+    driver.gate.clear()
+    much = asyncio.create_task(watch.ask(full=True))
+    await until(lambda: watch._under_way, "the call")
+    little = asyncio.create_task(watch.ask())  # who wants less shares it
+    driver.gate.set()
+    assert (await little, await much) == (full, full)
+    assert (driver.calls, len(fully)) == (1, 2)
+    watch.close()
+
+
+async def test_a_sample_says_what_it_took(driver) -> None:
+    watch = GpuWatch(driver, limit_s=0.05)
+    assert 0 < (await watch.ask()).took_s < 0.05
+    driver.gate.clear()
+    assert 0.05 <= (await watch.ask()).took_s < 1.5
+    driver.gate.set()
     watch.close()
 
 

@@ -43,6 +43,9 @@ def test_an_error_is_counted_and_the_hardwares_codes_stand_at_0(listen, caplog) 
     for event in ((1, 79), (1, 79), (0, 31)):
         nvml.xids.put(event)
     until_now(lambda: heard(watch) == {Xid("1", 79, 2, 1700.5), Xid("0", 31, 1, 1700.5)}, "three errors")
+    waits = nvml.called.count("nvmlEventSetWait_v2")
+    until_now(lambda: nvml.called.count("nvmlEventSetWait_v2") > waits + 3, "waits in which nothing happens")
+    assert nvml.called.count("nvmlInit") == 1
     assert [record.message for record in caplog.records if "XID" in record.message] == [
         "GPU 1 reported XID 79; further ones are only counted",
         "GPU 0 reported XID 31; further ones are only counted",

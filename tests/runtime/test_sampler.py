@@ -227,11 +227,12 @@ async def test_it_is_switched_off_and_on_while_it_runs(rig, monkeypatch) -> None
 async def test_a_look_that_fails_ends_nothing(rig, monkeypatch, caplog) -> None:
     monkeypatch.setattr(module, "EVERY_S", 0.1)
     box, _ = nvml_rig(rig, Card())
-    monkeypatch.setattr(module, "look", lambda leaders: 1 / 0)
     running = asyncio.create_task(box.sampler.run())
-    await until(lambda: "looking at the machine failed" in caplog.text, "the failure")
-    assert box.sampler.latest() is None
-    monkeypatch.undo()
+    await until(box.sampler.latest, "the first look")
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "look", lambda leaders: 1 / 0)
+        await until(lambda: box.sampler.latest() is None, "the failure")
+        assert "looking at the machine failed" in caplog.text
     await until(box.sampler.latest, "the next look")
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
