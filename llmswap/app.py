@@ -15,8 +15,9 @@ from pathlib import Path
 
 from llmswap.config.errors import ConfigError, ConfigIssue
 from llmswap.config.load import load
-from llmswap.config.settings import Loaded, PerformanceSettings
+from llmswap.config.settings import Launch, Loaded, PerformanceSettings
 from llmswap.core.events import DrainRequested, FleetReloaded
+from llmswap.core.fleet import ModelId
 from llmswap.core.scheduler import Scheduler
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
@@ -105,25 +106,15 @@ class App:
         self.loop = RunLoop(Scheduler(loaded.fleet), self._fatal)
         self.journal = Journal(loaded.fleet)
         self.loop.observe(self.journal)
-        launches = {model.id: model.launch for model in loaded.settings.models.values()}
         scheme = "http" if options.tls is None else "https"
-        self._tracing = Tracing(loaded.settings.telemetry, launches, os.environ, self.loop.waits, scheme=scheme)
+        self._tracing = Tracing(
+            loaded.settings.telemetry, _launches(loaded), os.environ, self.loop.waits, scheme=scheme
+        )
         self.loop.observe(self._tracing)
         drivers = find_drivers(read_gpus)
         self._gpus = drivers.gpus
         watch = DeviceMemory(self._gpus)
-        self._supervisor = Supervisor(
-            launches,
-            self.loop.post,
-            logs,
-            instance=uuid.uuid4().hex,
-            state_dir=_state_dir(options),
-            watch=watch,
-            memory=loaded.settings.memory,
-            on_fatal=self._fatal,
-            phase=self._phase,
-            environ=self._tracing.environ,
-        )
+        self._supervisor = self._supervise(loaded, logs, watch)
         self.loop.performs(self._supervisor.performers())
         gate = Gate(self.loop, self._supervisor.base_url)
         self.loop.observe(StepLog(self._tracing.swap_trace_id))
@@ -143,6 +134,20 @@ class App:
             observer=Watching(self._tracing, self._metrics),
             footprints=self.footprints.learned,
             sampler=self.sampler,
+        )
+
+    def _supervise(self, loaded: Loaded, logs: LogBook, watch: DeviceMemory) -> Supervisor:
+        return Supervisor(
+            _launches(loaded),
+            self.loop.post,
+            logs,
+            instance=uuid.uuid4().hex,
+            state_dir=_state_dir(self._options),
+            watch=watch,
+            memory=loaded.settings.memory,
+            on_fatal=self._fatal,
+            phase=self._phase,
+            environ=self._tracing.environ,
         )
 
     def _performance(self) -> PerformanceSettings:
@@ -261,7 +266,7 @@ class App:
         """Put a good config in force: no await in here, so that no request sees half of it."""
         for warning in loaded.warnings:
             log.warning("%s", warning)
-        launches = {model.id: model.launch for model in loaded.settings.models.values()}
+        launches = _launches(loaded)
         self._supervisor.configure(launches, loaded.settings.memory)
         self._proxy_log.configure(loaded.settings)
         self.context.loaded = loaded
@@ -358,6 +363,10 @@ async def running_app(
 def reader(options: Options) -> Callable[[], Loaded]:
     """Give the function that reads the options' config files."""
     return lambda: load(options.config, options.config_dir, os.environ)
+
+
+def _launches(loaded: Loaded) -> dict[ModelId, Launch]:
+    return {model.id: model.launch for model in loaded.settings.models.values()}
 
 
 def _all_down(snapshot: Snapshot) -> bool:

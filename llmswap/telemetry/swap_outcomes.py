@@ -13,6 +13,8 @@ def outcome_of(event: StartFailed | WakeFailed | UpstreamExited) -> str:
         return OOM
     if isinstance(event, StartFailed) and event.timed_out:
         return TIMEOUT
+    if isinstance(event, StartFailed) and event.out_of_memory:
+        return OOM
     if reason.startswith("was killed by SIGKILL"):
         return OOM  # nobody else kills what is starting: we say so if we do
     if isinstance(event, UpstreamExited) or reason.startswith(("exited with code", "was killed by")):
