@@ -1,10 +1,21 @@
 """What memory an upstream's processes hold, and whether it is free again. Who measures it: gpu.py."""
 
-from collections.abc import Collection, Iterable, Mapping
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from llmswap.config.settings import MemorySettings
+from llmswap.core.fleet import ModelId
+from llmswap.runtime.stopping import unless
 from llmswap.runtime.tree import Proc
+
+log = logging.getLogger(__name__)
+
+# How often memory that is stuck is looked at again, at least.
+STUCK_LOOK_S = 1.0
+_REASON_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +146,42 @@ class Footprint:
     async def lacks_host_memory(self, take_bytes: int) -> str | None:
         """Say why the host has no room to take back so much device memory; None if it has, or nobody can tell."""
         return await self._watch.lacks_host_memory(take_bytes)
+
+
+async def until_freed(  # noqa: PLR0913, PLR0917
+    footprint: Footprint,
+    model: ModelId,
+    memory: Callable[[], MemorySettings],
+    is_last: Callable[[], bool],
+    hurry: "asyncio.Future[None]",
+    on_stuck: Callable[[str], None],
+) -> Freed | None:
+    """Wait until the device memory of a tree that is gone is free; or for what is to be done if it stays.
+
+    Args:
+        footprint: Of the tree.
+        model: Whose it was, for the log.
+        memory: Gives the settings in force.
+        is_last: Whether nothing will be started any more, so that it concerns nobody.
+        hurry: Cuts it short.
+        on_stuck: Told once, with who holds it, when the cap has passed.
+
+    Returns:
+        How it went in the end; None if it was cut short.
+    """
+    told = False
+    while not is_last():
+        settings = memory()
+        left = int((1 - settings.freed_share) * footprint.held_bytes)
+        cap_s = max(settings.cap_s, STUCK_LOOK_S) if told else settings.cap_s
+        freed = await unless(footprint.freed(left, cap_s), hurry)
+        if freed is None or freed.ok is not False:
+            return freed
+        reason = f"its device memory is not free: {freed.reason}"[:_REASON_CHARS]
+        if settings.start_anyway:
+            log.warning("%s: %s; going on as configured", model, reason)
+            return freed
+        if not told:
+            told = True
+            on_stuck(reason)
+    return None

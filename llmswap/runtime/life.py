@@ -23,7 +23,7 @@ from llmswap.core.events import (
 )
 from llmswap.runtime.containers import DAEMON_FAILED, Container, find
 from llmswap.runtime.control import Control
-from llmswap.runtime.freeing import Footprint, Freed, MemoryWatch
+from llmswap.runtime.freeing import Footprint, MemoryWatch, until_freed
 from llmswap.runtime.logbook import LogBook
 from llmswap.runtime.observing import PhaseKind, PhaseObserver, StartEnviron
 from llmswap.runtime.phases import CUT_SHORT, Phases
@@ -31,7 +31,7 @@ from llmswap.runtime.ports import IpAddress, foreigner, holder, is_free, is_loca
 from llmswap.runtime.process import Process
 from llmswap.runtime.readiness import Prober, Target
 from llmswap.runtime.redaction import secrets_in
-from llmswap.runtime.sleeping import SagaFailed, Sleeper, stand_by
+from llmswap.runtime.sleeping import Doubt, SagaFailed, Sleeper, stand_by
 from llmswap.runtime.spawn import SpawnError
 from llmswap.runtime.start_errors import NotReadyError, PortTakenError, StartError
 from llmswap.runtime.stopping import ask_to_stop, clear, look, unless
@@ -44,8 +44,6 @@ log = logging.getLogger(__name__)
 FAILED_GRACE_S = 5.0
 # A connection that breaks off in a sleep or wake is mostly a death; that tells the reason, if it follows so soon.
 EXIT_FOLLOWS_S = 0.25
-# How often memory that is stuck is looked at again, at least.
-STUCK_LOOK_S = 1.0
 _PID_MACRO = "${PID}"
 
 Order = Callable[[Sleeper | None], Coroutine[None, None, Event]]
@@ -104,7 +102,7 @@ class Life:
         self._hurry: asyncio.Future[None] = loop.create_future()
         self._order: asyncio.Future[Order] = loop.create_future()
         self._footprint = Footprint(house.watch)
-        self._exited = False
+        self._exited = self._failed = False
         self._last = False
         self._stuck_reason: str | None = None
         self.task = loop.create_task(self._live(), name=f"upstream {self.tag}")
@@ -149,6 +147,7 @@ class Life:
 
     async def _live(self) -> None:
         failure = await self._start()
+        self._failed = failure is not None
         if failure is None and not self._stop.done():
             self._house.post(UpstreamReady(self.model, self.generation))
             await self._serve()
@@ -156,8 +155,9 @@ class Life:
         await self._until_freed()
         self._house.over(self)
         if failure is not None and not self._stop.done():
-            reason, timed_out = str(failure)[:REASON_CHARS], isinstance(failure, NotReadyError)
-            self._house.post(StartFailed(self.model, self.generation, reason, timed_out))
+            timed_out = isinstance(failure, NotReadyError)
+            lacking = not timed_out and self._voice.lacked_memory
+            self._house.post(StartFailed(self.model, self.generation, str(failure)[:REASON_CHARS], timed_out, lacking))
         else:
             self._house.post(UpstreamStopped(self.model, self.generation))
 
@@ -165,19 +165,23 @@ class Life:
         """Stay up; sleep and wake on order, one at a time, until it dies or is to stop."""
         process = self._process
         assert process is not None
-        sleeper, asleep, doubt = self._sleeper(), False, ""
+        sleeper, asleep = self._sleeper(), False
+        doubt: Doubt | None = None
         while not (doubt or process.exited.done() or self._stop.done()):
             watched = sleeper if asleep else None
             found = await unless(stand_by(self._measure, watched), process.exited, self._stop, self._order)
             if self._order.done():
                 asleep = await self._obey(process, sleeper)
             else:
-                doubt = found or ""
+                doubt = found
         if not self._stop.done():
-            died = process.exited.done()
-            reason = self._voice.with_last_words(str(process.exited.result())) if died else self._voice.hide(doubt)
+            awake = False
+            if doubt is None or process.exited.done():
+                reason = self._voice.with_last_words(str(process.exited.result()))
+            else:
+                reason, awake = self._voice.hide(doubt.reason), doubt.awake
             self._exited = True
-            self._house.post(UpstreamExited(self.model, self.generation, reason))
+            self._house.post(UpstreamExited(self.model, self.generation, reason, awake))
 
     async def _obey(self, process: Process, sleeper: Sleeper | None) -> bool:
         """Carry out the order that was given, and tell what came of it. True if it sleeps now."""
@@ -203,7 +207,7 @@ class Life:
             await sleeper.wake()
         except SagaFailed as failure:
             await self._let_exit(failure)
-            return WakeFailed(self.model, self.generation, self._voice.hide(str(failure)))
+            return WakeFailed(self.model, self.generation, self._voice.hide(str(failure)), failure.lasting)
         return UpstreamReady(self.model, self.generation)
 
     async def _let_exit(self, failure: SagaFailed) -> None:
@@ -353,30 +357,12 @@ class Life:
         if self._last:
             return
         with self._phases.during(PhaseKind.FREE_WAIT) as phase:
-            freed = await self._freed()
+            freed = await until_freed(
+                self._footprint, self.model, self._house.memory, lambda: self._last, self._hurry, self._memory_stuck
+            )
             phase.error = self._stuck_reason or ""
             if freed is not None and freed.left_bytes is not None:
                 phase.freed_bytes = max(0, self._footprint.held_bytes - freed.left_bytes)
-
-    async def _freed(self) -> Freed | None:
-        """Give how that went in the end; None if it was cut short."""
-        told = False
-        while not self._last:
-            settings = self._house.memory()
-            left = int((1 - settings.freed_share) * self._footprint.held_bytes)
-            cap_s = max(settings.cap_s, STUCK_LOOK_S) if told else settings.cap_s
-            freed = await unless(self._footprint.freed(left, cap_s), self._hurry)
-            if freed is None or freed.ok is not False:
-                return freed
-            reason = f"its device memory is not free: {freed.reason}"[:REASON_CHARS]
-            if settings.start_anyway:
-                log.warning("%s: %s; going on as configured", self.model, reason)
-                return freed
-            if not told:
-                told, self._stuck_reason = True, reason
-                log.error("%s is gone, but %s", self.model, reason)
-                self._tell_stuck()
-        return None
 
     def _stopper(self, process: Process) -> Callable[[], Process] | None:
         argv = split(self._launch.cmd_stop.replace(_PID_MACRO, str(process.pid)))
@@ -389,12 +375,17 @@ class Life:
     def _stuck(self, left: list[Proc]) -> None:
         self._keep_stuck(f"cannot be killed: {', '.join(describe(proc.pid) for proc in left)}")
 
+    def _memory_stuck(self, reason: str) -> None:
+        self._stuck_reason = reason
+        log.error("%s is gone, but %s", self.model, reason)
+        self._tell_stuck()
+
     def _keep_stuck(self, reason: str) -> None:
         self._stuck_reason = self._voice.hide(reason)
         log.error("%s %s", self.model, self._stuck_reason)
         self._tell_stuck()
 
     def _tell_stuck(self) -> None:
-        """Post StopFailed where it is an answer: a start that fails is not over before its tree is gone."""
-        if self._stuck_reason is not None and (self._stop.done() or self._exited):
+        """Post StopFailed, once somebody can make something of it: before a start has failed it is only a doubt."""
+        if self._stuck_reason is not None and (self._stop.done() or self._exited or self._failed):
             self._house.post(StopFailed(self.model, self.generation, self._stuck_reason))

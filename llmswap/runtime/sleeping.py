@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import orjson
 
@@ -59,6 +60,18 @@ class SagaFailed(Exception):
         super().__init__(message)
         self.lasting = lasting
         self.lost = lost
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a sleeper should go.
+
+    Attributes:
+        awake: It holds its device memory again.
+    """
+
+    reason: str
+    awake: bool = False
 
 
 class Sleeper:
@@ -136,7 +149,7 @@ class Sleeper:
                 with self._phases.during(PhaseKind.WARMUP):
                     await self._warm_up()
 
-    async def doubt(self) -> str | None:
+    async def doubt(self) -> Doubt | None:
         """Ask a sleeper whether all is well, by its state query: a route that neither wakes it nor needs its memory.
 
         `/health` would not do: on some engines it generates a token, which on released memory is their death.
@@ -152,9 +165,9 @@ class Sleeper:
         except NoAnswer:
             return None
         if answer.status >= 500:
-            return f"its engine is dead, the state query answered {answer.status}: {_shown(answer)}"
+            return Doubt(f"its engine is dead, the state query answered {answer.status}: {_shown(answer)}")
         if _state(answer, query) is False:
-            return f"it woke without being asked: {query.endpoint} says so"
+            return Doubt(f"it woke without being asked: {query.endpoint} says so", awake=True)
         return None
 
     async def _walk(self, what: str, steps: tuple[SleepStep, ...]) -> None:
@@ -274,7 +287,7 @@ class Sleeper:
             log.warning("%s: %s", self._model, text)
 
 
-async def stand_by(measure: Callable[[], Awaitable[None]], sleeper: Sleeper | None) -> str:
+async def stand_by(measure: Callable[[], Awaitable[None]], sleeper: Sleeper | None) -> Doubt:
     """Take note of what an upstream holds from time to time, and look after it if it sleeps. Runs on.
 
     Returns:

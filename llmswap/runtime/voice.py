@@ -1,12 +1,20 @@
 """What an upstream prints, as far as a reason may quote it: its last line, without secrets."""
 
+import re
+
 from llmswap.core.fleet import ModelId
 from llmswap.runtime.containers import is_hint
 from llmswap.runtime.logbook import LogBook, LogRing
 from llmswap.runtime.redaction import redact_command
 
 REASON_CHARS = 300
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 16 << 10
+# What llama.cpp, vLLM, SGLang and PyTorch say of device memory that is not there; a traceback may follow.
+_LACKS_MEMORY = re.compile(
+    rb"out of memory|OutOfMemoryError|less than desired GPU memory|No available memory for the cache blocks"
+    rb"|Not enough memory|(failed|unable) to allocate [^\n]*\bbuffer\b",
+    re.IGNORECASE,
+)
 
 
 class Voice:
@@ -25,6 +33,11 @@ class Voice:
     def hide(self, text: str) -> str:
         """Shorten a text and take secrets out."""
         return self._logs.hide(redact_command(text), self._model)[:REASON_CHARS]
+
+    @property
+    def lacked_memory(self) -> bool:
+        """Whether the end of what was printed tells of too little device memory."""
+        return _LACKS_MEMORY.search(self._printed.history()) is not None
 
     def with_last_words(self, reason: str) -> str:
         """Add the last line that was printed to a reason."""

@@ -36,8 +36,10 @@ class Box:
         }
         Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
 
-    def start(self, names: str = "ab", *, preset: str = "vllm-l1", fault: str = "") -> None:
-        """Start it; the fault is that of `a`."""
+    def start(
+        self, names: str = "ab", *, preset: str = "vllm-l1", fault: str = "", kept_gib: float = 0.2, **more: Any
+    ) -> None:
+        """Start it; the fault is that of `a`, and whatever else is given. Each keeps so much of the GPU asleep."""
         engine: dict[str, Any] = {
             "persona": "vllm",
             "enable_sleep_mode": True,
@@ -46,8 +48,8 @@ class Box:
             "gpu_total": TOTAL_GIB,
             "gpu_ready": 8,
             "gpu_weights": 4,
-            "gpu_l1": 0.2,
-            "gpu_l2": 0.2,
+            "gpu_l1": kept_gib,
+            "gpu_l2": kept_gib,
             "gpu_release_lag": 20,
         }
         models = {
@@ -58,6 +60,7 @@ class Box:
             }
             for name in names
         }
+        models["a"].update(more)
         self.program = self.stack.start(
             {
                 "models": models,
@@ -163,3 +166,50 @@ async def test_F055_no_request_reaches_an_engine_that_sleeps_and_its_gpu_is_neve
     assert all(psutil.pid_exists(pid) for pid in pids.values())
     states = await box.program.running()
     assert sorted(states.values()) == ["asleep", "asleep", "asleep", "ready"]
+
+
+@pytest.mark.parametrize("fault", ["sleep_200_die", "wake_then_die"])
+async def test_an_engine_that_dies_of_sleeping_or_waking_costs_its_next_client_a_cold_start(box, fault):
+    box.start(fault=fault)
+    await box.serves("a")
+    before = await box.status("a")
+    await box.serves("b")
+    await box.serves("a")
+    status = await box.status("a")
+    assert status["state"] == "ready"
+    assert status["generation"] > before["generation"]
+    box.never_over()
+
+
+async def test_a_wake_that_never_works_is_not_tried_for_ever(box):
+    box.start(sleep={}, sleepEndpoints=[{"endpoint": "/sleep?level=1"}], wakeEndpoints=[{"endpoint": "/rise"}])
+    for _ in range(3):
+        await box.serves("a")
+        await box.serves("b")
+    log = box.program.log_text()
+    assert log.count("a: waking") == 1
+    status = await box.status("a")
+    assert (status["state"], status["sleep_failure"].partition(" (")[0]) == (
+        "stopped",
+        "wake step 1 of 1 answered 404: POST /rise",
+    )
+    box.never_over()
+
+
+async def test_what_sleepers_keep_is_given_up_for_a_model_that_does_not_fit_beside_it(box):
+    box.start("abcd", kept_gib=0.7)
+    for model in "abcd":
+        await box.serves(model)  # 8 GiB beside three times 0.7 are more than 10
+    assert "Free memory on device" in box.program.log_text()
+    assert await box.program.running() == {"d": "ready"}
+    assert (await box.status("a"))["sleep_failure"] is None
+
+
+async def test_F119_memory_that_is_stuck_after_a_start_that_failed_is_told_at_once_to_who_waits(box):
+    box.start(fault="memory_stuck:60000", healthCheckTimeout=2, checkEndpoint="/nowhere")
+    status, answer = await ask(box.http, box.program, "a", max_tokens=1)
+    assert status == 503
+    assert "its device memory is not free" in answer["error"]["message"]
+    seen = await box.status("a")
+    assert (seen["state"], seen["stuck"]) == ("stopping", True)
+    assert "GiB of GPU 0 held by" in seen["failure"]

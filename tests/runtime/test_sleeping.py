@@ -195,7 +195,7 @@ async def test_an_upstream_that_holds_no_device_memory_is_waited_for_no_longer_t
 
 
 async def test_stuck_memory_fails_the_stop_once_and_is_told_when_it_is_free_after_all(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("llmswap.runtime.life.STUCK_LOOK_S", 0.1)
+    monkeypatch.setattr("llmswap.runtime.freeing.STUCK_LOOK_S", 0.1)
     async with bed(tmp_path, cap_s=0.2) as bunk:
         await bunk.up(None, "--fail", "memory_stuck:1000")
         bunk.rig.stop()
@@ -216,7 +216,7 @@ async def test_with_start_anyway_stuck_memory_is_a_warning(tmp_path: Path, caplo
 
 
 async def test_a_reload_to_start_anyway_ends_the_wait_for_stuck_memory(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("llmswap.runtime.life.STUCK_LOOK_S", 0.1)
+    monkeypatch.setattr("llmswap.runtime.freeing.STUCK_LOOK_S", 0.1)
     async with bed(tmp_path, cap_s=0.1) as bunk:
         await bunk.up(None, "--fail", "memory_stuck:60000")
         bunk.rig.stop()
@@ -228,6 +228,8 @@ async def test_a_reload_to_start_anyway_ends_the_wait_for_stuck_memory(tmp_path:
 async def test_a_start_that_failed_with_its_memory_stuck_is_not_over_until_that_is_free(tmp_path: Path):
     async with bed(tmp_path, cap_s=0.1) as bunk:
         bunk.start(None, "--fail", "memory_stuck:500", "--fail", "health_hang", ready_timeout_s=1.5)
+        stuck = await bunk.rig.next(StopFailed)
+        assert "its device memory is not free" in stuck.reason
         failed = await bunk.rig.next(StartFailed)
         assert failed.timed_out
         assert bunk.watch.used() == 0

@@ -242,18 +242,15 @@ async def test_stuck_tree_is_reported_and_then_stopped_after_all(rig: Rig, monke
     await rig.next(UpstreamStopped)
 
 
-async def test_stuck_failing_start_speaks_only_when_it_is_told_to_stop(rig: Rig, monkeypatch: pytest.MonkeyPatch):
+async def test_a_start_that_failed_and_cannot_be_killed_says_so(rig: Rig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stopping, "STUCK_AFTER_S", 0.1)
     monkeypatch.setattr(stopping, "_KILL_AGAIN_S", 0.05)
     real, stuck = Tree.look, [True]
     monkeypatch.setattr(Tree, "look", lambda tree: list(tree._known.values()) if stuck else real(tree))
     rig.start("false")
-    await until(lambda: rig.supervisor._lives[M]._stuck_reason, "stuck")
-    assert rig.posted == []
-    rig.stop()
     await rig.next(StopFailed)
     stuck.clear()
-    await rig.next(UpstreamStopped)
+    assert (await rig.next(StartFailed)).reason.startswith("exited with code 1 during start")
 
 
 async def test_reason_of_a_failed_start_shows_its_last_line_without_secrets(rig: Rig):
