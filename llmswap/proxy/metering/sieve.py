@@ -21,7 +21,8 @@ HELD_MAX = 8 * 1024
 _WHOLE = (b"\n\n", b"\r\n\r\n")
 _DATA = b"data:"
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
-_FINISHED_MAX = 64
+_RIDES = re.compile(rb'"usage"\s*:\s*\{')
+_SEAM = 64  # longer than what these two look for
 _OTHER = re.compile(rb'"choices"\s*:\s*\[\s*[^\]\s]|"(?:error|prompt_filter_results|prompt_progress)"\s*:')
 _NOT_OURS = ("error", "prompt_filter_results", "prompt_progress")
 
@@ -86,10 +87,10 @@ class Sieve:
         """Look for the end of an event that is passing; gives where it is, or the end of the data."""
         before = self._before
         seen = before + data
-        self._finished = self._finished or _FINISHED.search(seen) is not None
         end = next(ends(seen, max(0, len(before) - END_MAX + 1)), None)
+        self._look(seen[:end])
         self._inside = end is None
-        self._before = seen[-_FINISHED_MAX:] if end is None else b""
+        self._before = seen[-_SEAM:] if end is None else b""
         return len(data) if end is None else max(0, end - len(before))
 
     def _whole(self, event: bytes) -> bytes:
@@ -111,9 +112,14 @@ class Sieve:
         if self._finished and len(piece) <= HELD_MAX and _may_be_ours(text):
             self._held = piece
             return b""
-        self._inside, self._before = True, piece[-_FINISHED_MAX:]
-        self._finished = self._finished or _FINISHED.search(piece) is not None
+        self._inside, self._before = True, piece[-_SEAM:]
+        self._look(piece)
         return piece
+
+    def _look(self, passing: bytes) -> None:
+        """Look at an event that passes in pieces: it may finish a choice, or hold usage that nobody asked for."""
+        self._finished = self._finished or _FINISHED.search(passing) is not None
+        self._open = self._open and _RIDES.search(passing) is None
 
     def _is_ours(self, event: bytes) -> bool:
         try:
