@@ -38,16 +38,16 @@ async def sleep(request: web.Request) -> web.Response:
     lapses_s = time.monotonic() + sleeping.drain_s
     context.loop.post(SleepRequested(before.model, lapses_s))
     limit_s = sleeping.drain_s + sum(step.timeout_s for step in sleeping.sleep) + _ending_s(context, launch)
-    await context.loop.wait_for(partial(_sleep_ended, before, lapses_s), limit_s)
+    await context.loop.wait_for(partial(_sleep_ended, before), limit_s)
     return _sleep_answer(before, _view(context.loop.snapshot(), before.model), sleeping)
 
 
-def _sleep_ended(before: UpstreamView, lapses_s: float, snapshot: Snapshot) -> bool:
+def _sleep_ended(before: UpstreamView, snapshot: Snapshot) -> bool:
     view = snapshot.upstreams.get(before.model)
     if view is None or snapshot.draining or view.generation != before.generation:
         return True
     if _stayed_up(before, view):
-        return view.in_flight == 0 or time.monotonic() >= lapses_s
+        return not view.sleep_ordered  # it lapsed, or was not accepted
     return view.state not in (State.SLEEP_PENDING, State.STOPPING)
 
 
@@ -60,15 +60,21 @@ def _sleep_answer(before: UpstreamView, view: UpstreamView, sleeping: Sleeping) 
         if view.state is State.ASLEEP:
             return _told(view)
         if _stayed_up(before, view):
-            if view.in_flight:
-                return _told(view, 504, "busy", f"still busy after {sleeping.drain_s:g} s; it goes on serving")
-            reason = view.sleep_failure or "as many are asleep as `sleepers` allows"
-            return _told(view, 409, "cannot_sleep", f"it cannot sleep now: {reason}")
+            return _still_up(view, sleeping)
         if view.state in (State.WAKING, State.READY):
             return _told(view, 409, "woken", "it fell asleep, and was woken at once for those who wait")
         if view.state in (State.SLEEP_PENDING, State.STOPPING):
             return _told(view, 504, "sleep_timeout", _why(view) or f"it is still {view.state}")
     return _told(view, 502, "sleep_failed", _why(view) or "it was stopped before it slept")
+
+
+def _still_up(view: UpstreamView, sleeping: Sleeping) -> web.Response:
+    if not view.can_sleep:
+        reason = view.sleep_failure or "its config has changed, and it is stopped as soon as it is idle"
+        return _told(view, 409, "cannot_sleep", f"it cannot sleep: {reason}")
+    if view.in_flight:
+        return _told(view, 504, "busy", f"still busy after {sleeping.drain_s:g} s; it goes on serving")
+    return _told(view, 409, "cannot_sleep", "it cannot sleep now: `sleepers` allows no more")
 
 
 async def wake(request: web.Request) -> web.Response:
@@ -85,7 +91,8 @@ async def wake(request: web.Request) -> web.Response:
     in_time = await context.loop.wait_for(partial(_wake_ended, before.model), limit_s)
     view = _view(context.loop.snapshot(), before.model)
     if view.state is State.READY:
-        return _told(view, reason=view.sleep_failure, cold_start=view.generation != before.generation)
+        cold_start = view.generation != before.generation
+        return _told(view, reason=view.sleep_failure if cold_start else None, cold_start=cold_start)
     if not in_time:
         return _told(view, 504, "wake_timeout", _why(view) or f"not up after {limit_s:g} s")
     return _told(view, 502, "wake_failed", _why(view) or "it was stopped before it woke")

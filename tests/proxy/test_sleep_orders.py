@@ -279,3 +279,17 @@ async def test_the_status_tells_when_an_idle_model_sleeps_and_when_a_sleeper_goe
         assert sleeps_s is None
         assert later_s is not None
         assert 80 < later_s <= goes_s  # counted from when it last served, not from its sleep
+
+
+async def test_an_order_to_a_busy_model_that_cannot_sleep_any_more_is_answered_at_once_with_the_reason():
+    async with beds(sleepy(drain_s=60.0), quick=False) as made:
+        asking = made.ordering("sleep")
+        await until(lambda: made.sleeping, "the sleep")
+        order = made.sleeping.pop()
+        made.served.context.loop.post(SleepFailed(order.model, order.generation, "answered 404", lasting=True))
+        await asking
+        made.served.load("m1")
+        with made.served.context.gate.enter(ModelId("m1")):
+            answer = await asyncio.wait_for(made.order("sleep"), 5)
+    assert said(answer) == (409, "ready", "cannot_sleep")
+    assert "answered 404" in reason(answer)
