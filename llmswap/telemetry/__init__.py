@@ -1,1 +1,1 @@
-"""Watches: turns Steps and snapshots into metrics and log lines. Alone knows prometheus_client; changes nothing."""
+"""Watches: turns Steps and snapshots into metrics, traces and log lines. Alone knows its vendors; changes nothing."""
