@@ -8,7 +8,7 @@ nobody claims, and is waited for, too.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from llmswap.runtime import host
@@ -34,6 +34,7 @@ class _Rest:
     """What is still held on one GPU; by a process, or by none that can be seen."""
 
     gpu: int
+    uuid: str
     pid: int | None
     bytes: int
 
@@ -60,6 +61,7 @@ class DeviceMemory:
         self._gpus = gpus
         self._host_bytes = host_bytes
         self._host_free_bytes = host_free_bytes
+        self._lingering: dict[object, Mapping[str, int]] = {}  # what each wait still sees of the dead, by GPU
         self._shared: bool | None = None  # the hardware does not change while we run
 
     async def held(self, pids: Collection[int]) -> Held:
@@ -75,7 +77,8 @@ class DeviceMemory:
         if not by_device and (reason := doubt(sample.gpus, pids) if sample.gpus else sample.problem):
             return Held(None, reason)
         unclaimed = {gpu.uuid: gpu.unclaimed_bytes for gpu in sample.gpus if gpu.uuid in by_device}
-        known = {uuid: used for uuid, used in unclaimed.items() if used is not None}
+        # What others who are gone still hold is about to be given back, and must not hide what these will leave behind.
+        known = {uuid: max(0, used - self._lingers_on(uuid)) for uuid, used in unclaimed.items() if used is not None}
         return Held(sum(by_device.values()), "", by_device, known, {pid: _born(pid) for pid in pids})
 
     async def freed(self, pids: Collection[int], before: Held, most_left_bytes: int, cap_s: float) -> Freed:
@@ -83,11 +86,25 @@ class DeviceMemory:
 
         Where it cannot be measured, or no longer, it waits for BLIND_S and says that nobody can tell.
         """
+        wait = object()
+        try:
+            return await self._await_freed(wait, pids, before, most_left_bytes, cap_s)
+        finally:
+            self._lingering.pop(wait, None)
+
+    def _lingers_on(self, uuid: str) -> int:
+        return sum(seen.get(uuid, 0) for seen in self._lingering.values())
+
+    async def _await_freed(
+        self, wait: object, pids: Collection[int], before: Held, most_left_bytes: int, cap_s: float
+    ) -> Freed:
         deadline_s = time.monotonic() + cap_s
         blind_until_s: float | None = None
         while True:
             sample = await self._gpus.ask()
             rest = _rest(sample, pids, before)
+            parts = () if isinstance(rest, str) else rest
+            self._lingering[wait] = {part.uuid: part.bytes for part in parts if part.pid is None}
             now_s = time.monotonic()
             if isinstance(rest, str):
                 blind_until_s = blind_until_s or min(now_s + BLIND_S, deadline_s)
@@ -109,9 +126,9 @@ class DeviceMemory:
 
     async def lacks_host_memory(self, take_bytes: int) -> str | None:
         """Say why the host has no room for a wake that takes back so much device memory; None if it has, or may."""
-        need = HOST_RESERVE_BYTES
-        if take_bytes and await self._is_shared():
-            need += take_bytes
+        if not take_bytes or not await self._is_shared():
+            return None  # what it wakes with lies in host memory already
+        need = HOST_RESERVE_BYTES + take_bytes
         free = self._host_free_bytes()  # some small files of the kernel: less than a thread would cost
         return None if free >= need else f"{free / _GIB:.1f} GiB are free, {need / _GIB:.1f} GiB are needed"
 
@@ -156,7 +173,7 @@ def _rest(sample: Sample, pids: Collection[int], before: Held) -> list[_Rest] | 
         claims = {pid: used for pid, used in (gpu.by_pid or {}).items() if pid in pids and _is_same(pid, before)}
         if gpu.by_pid is None or None in claims.values():
             return gpu.problem
-        rest += [_Rest(gpu.index, pid, used) for pid, used in claims.items() if used]
+        rest += [_Rest(gpu.index, uuid, pid, used) for pid, used in claims.items() if used]
         if any_dead:
             missing_bytes = held_bytes - sum(used or 0 for used in claims.values())
             rest += _lingering(gpu, before.unclaimed.get(uuid), missing_bytes)
@@ -170,7 +187,7 @@ def _lingering(gpu: Gpu, unclaimed_before: int | None, missing_bytes: int) -> li
     growth = gpu.unclaimed_bytes - unclaimed_before
     if growth <= TOLERANCE_BYTES or missing_bytes <= 0:
         return []
-    return [_Rest(gpu.index, None, min(growth, missing_bytes))]
+    return [_Rest(gpu.index, gpu.uuid, None, min(growth, missing_bytes))]
 
 
 def doubt(gpus: Collection[Gpu], pids: Collection[int]) -> str:

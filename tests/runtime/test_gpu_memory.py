@@ -14,7 +14,7 @@ from llmswap.runtime import memory
 from llmswap.runtime.freeing import Held
 from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
 from llmswap.runtime.host import resident_bytes
-from llmswap.runtime.memory import HOST_RESERVE_BYTES, DeviceMemory
+from llmswap.runtime.memory import DeviceMemory
 from llmswap.runtime.nvml import NvmlReader
 from llmswap.runtime.tree import look_up
 from tests.runtime.fake_nvml import GIB, GPU_IS_LOST, Card, FakeNvml
@@ -345,9 +345,29 @@ async def test_memory_that_the_gpu_shares_with_the_host_is_followed_by_pid(spawn
 
 async def test_a_gpu_with_memory_of_its_own_leaves_the_host_alone(box) -> None:
     gpus = GpuWatch(box)
-    assert await DeviceMemory(gpus, host_free_bytes=lambda: HOST_RESERVE_BYTES).lacks_host_memory(60 * GIB) is None
-    lack = await DeviceMemory(gpus, host_free_bytes=lambda: HOST_RESERVE_BYTES - 1).lacks_host_memory(0)
-    assert lack == "0.5 GiB are free, 0.5 GiB are needed"
+    assert await DeviceMemory(gpus, host_free_bytes=lambda: 0).lacks_host_memory(60 * GIB) is None
+    gpus.close()
+
+
+async def test_what_one_of_the_dead_gives_back_does_not_hide_what_another_leaves_behind(spawn) -> None:
+    first, second = spawn(), spawn()
+    card = Card("GPU-a", compute={first: 20 * GIB, second: 20 * GIB}, used=40 * GIB)
+    gpus = GpuWatch(NvmlReader(lambda: FakeNvml(card)))
+    watch = DeviceMemory(gpus)
+    first_held = await watch.held({first})
+    spawn.end(first)
+    del card.compute[first]  # its 20 GiB linger on
+    waiting = asyncio.create_task(watch.freed({first}, first_held, TENTH, 30))
+    await until(lambda: watch._lingers_on("GPU-a") > 0, "the wait sees them")
+    second_held = await watch.held({second})
+    spawn.end(second)
+    card.compute.clear()
+    card.used = 20 * GIB  # the first is given back just as the second begins to linger
+    freed = await watch.freed({second}, second_held, TENTH, 0.2)
+    assert (freed.ok, freed.left_bytes) == (False, 20 * GIB)
+    card.used = 0
+    assert (await watch.freed({second}, second_held, TENTH, 5)).ok is True
+    assert (await waiting).ok is True
     gpus.close()
 
 
