@@ -42,7 +42,7 @@ class SwapMetrics:
         self._models: frozenset[ModelId] = frozenset()
         for kind in names.SWAP_KINDS:
             for phase in names.SWAP_PHASES:
-                if kind == names.COLD or phase not in {"start", "health_wait"}:
+                if phase != ("wake" if kind == names.COLD else "start"):
                     self._phases.cell(phase, kind)
 
     def configured(self, fleet: Fleet, kinds: Mapping[ModelId, tuple[str, ...]], callers: Iterable[str]) -> None:

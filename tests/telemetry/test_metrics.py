@@ -5,6 +5,7 @@ import logging
 import re
 import string
 import threading
+import time
 from random import Random
 
 import pytest
@@ -26,7 +27,8 @@ from llmswap.core.snapshot import UpstreamView
 from llmswap.core.states import State
 from llmswap.core.step import Step
 from llmswap.runtime.observing import RequestOutcome
-from llmswap.telemetry import names
+from llmswap.telemetry import exposition, names
+from llmswap.telemetry.cells import Frozen
 from llmswap.telemetry.metrics import CACHE_MAX_S, Sources
 from tests.telemetry.counted import Counted, fleet_of, loaded, record
 
@@ -171,6 +173,35 @@ async def test_scrapes_at_the_same_time_share_one_exposition_and_a_soon_one_gets
     assert len({id(body) for body, _ in bodies}) == 1
     for written in counted.metrics._written.values():
         assert written.until_s - asyncio.get_running_loop().time() <= CACHE_MAX_S
+
+
+async def test_with_20_models_a_scrape_holds_the_loop_for_milliseconds_and_writes_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = [Model(ModelId(f"model-{number}"), sleeps=True) for number in range(20)]
+    counted = Counted(*models)
+    for model in models:
+        for outcome in RequestOutcome:
+            counted.metrics.ended(record(model.id, outcome=outcome, trace_id="1" * 32))
+    writers = []
+    write = exposition.write
+
+    def noted(families: list[Frozen], *, openmetrics: bool) -> str:
+        writers.append(threading.get_ident())
+        return write(families, openmetrics=openmetrics)
+
+    monkeypatch.setattr(exposition, "write", noted)
+    body, _ = await counted.metrics.render()
+    assert threading.get_ident() not in writers
+    assert len(writers) == 1
+    assert len(body.splitlines()) < 20_000, "the limit of samples in docs/prometheus.md"
+
+    def held_s() -> float:
+        began_s = time.thread_time()
+        counted.metrics.freeze()
+        return time.thread_time() - began_s
+
+    assert min(held_s() for _ in range(5)) < 0.010
 
 
 async def test_a_scrape_that_is_given_up_takes_it_from_nobody() -> None:
