@@ -89,7 +89,7 @@ async def test_a_receiver_that_is_down_costs_no_request_and_three_seconds_at_the
     for _ in range(50):
         assert (await ask(http, program, "a", max_tokens=1))[0] == 200
     await until(lambda: "exporting traces" in program.log_text(), "a line in the log", within_s=20)
-    assert await _end(program) < 6.0  # 3 s for the traces, the rest for the upstream's end and a busy machine
+    assert await _end(program) < 5.0  # 3 s where nothing else runs
     assert program.log_text().count("exporting traces: ") == 1
 
 
@@ -103,7 +103,7 @@ async def test_a_receiver_that_hangs_costs_three_seconds_at_the_end_at_most(
         for _ in range(50):
             assert (await ask(http, program, "a", max_tokens=1))[0] == 200
         await until(lambda: received.asked > 0, "it is asked")
-        assert await _end(program) < 6.0
+        assert await _end(program) < 5.0
 
 
 async def test_a_reload_switches_traces_on_and_to_another_receiver(stack: Stack, http: aiohttp.ClientSession) -> None:
