@@ -37,10 +37,11 @@ class Engine:
         unasked: What it sends to who does not ask, piece by piece.
         asked: And to who does.
         refuses: The status that who asks gets, if any.
+        counted: Its answers have a Content-Length.
     """
 
     def __init__(self, rig: Rig, asked: Sequence[bytes], unasked: Sequence[bytes] = (BEFORE + AFTER,)) -> None:
-        self.asked, self.unasked, self.refuses, self.headers = asked, unasked, 0, {}
+        self.asked, self.unasked, self.refuses, self.headers, self.counted = asked, unasked, 0, {}, False
         rig.upstream.answer = self.answer
         self.rig = rig
 
@@ -49,6 +50,8 @@ class Engine:
         if asked and self.refuses:
             return web.json_response({"error": {"message": "what is that?"}}, status=self.refuses)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **self.headers})
+        if self.counted:
+            response.content_length = sum(map(len, self.asked if asked else self.unasked))
         await response.prepare(request)
         for data in self.asked if asked else self.unasked:
             await response.write(data)
@@ -188,6 +191,14 @@ async def test_an_answer_that_cannot_be_sifted_is_asked_for_anew(http: aiohttp.C
     assert engine.bodies == [ASKED_BODY, BODY, BODY]
 
 
+async def test_an_answer_of_a_declared_length_is_not_shortened(http: aiohttp.ClientSession) -> None:
+    async with rig_of(model("m")) as rig:
+        engine = Engine(rig, [BEFORE + OURS + AFTER])
+        engine.counted = True
+        assert (await talk(http, rig))[1] == BEFORE + AFTER
+    assert engine.bodies == [ASKED_BODY, BODY]
+
+
 async def test_an_engine_whose_command_says_that_it_counts_anyway_is_not_asked(http: aiohttp.ClientSession) -> None:
     command = "/opt/llama-server -m x.gguf --port ${PORT}"
     timed = stream(*TALK, {**STOP, "timings": TIMINGS})
@@ -231,8 +242,17 @@ async def test_what_is_held_when_the_engine_breaks_off_still_arrives(http: aioht
             await client.send(b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                               b"Content-Length: %d\r\n\r\n%b" % (CHAT.encode(), len(BODY), BODY))  # fmt: skip
             got = await client.read_until(b"upstream_failed")
-    assert OURS[:40] in got
-    assert got.index(OURS[:40]) < got.index(b"broke off")
+    begun, _, error = got.rpartition(OURS[:40])[2].partition(b"\n\n")
+    assert begun.strip(b"\r\n0123456789abcdef") == b""  # the framing of chunks
+    assert error.startswith(b'\ndata: {"src"')  # an empty line of its own goes before it
+
+
+async def test_what_is_held_when_the_stream_ends_still_arrives(http: aiohttp.ClientSession) -> None:
+    async with rig_of(model("m")) as rig:
+        Engine(rig, [BEFORE, OURS[:40]])
+        _, data, record = await talk(http, rig)
+    assert data == BEFORE + OURS[:40]
+    assert record.bytes_out == len(data)
 
 
 async def test_nothing_waits_for_the_end_of_an_event(http: aiohttp.ClientSession) -> None:
