@@ -10,6 +10,7 @@ from llmswap.config.errors import ConfigIssue
 from llmswap.core.events import SwapClass
 from llmswap.core.fleet import Fleet, ModelId
 
+_DEEP = re.compile(r"""\blevel(?:=|"\s*:\s*)2\b""")  # in a query, or in a JSON body
 PORT_MACRO = "${PORT}"
 
 
@@ -64,6 +65,12 @@ class Sleeping:
     warmup: bool = False
     awake_check: bool = True
     drain_s: float = 60.0
+
+    @property
+    def level(self) -> int:
+        """How deep it sleeps, in vLLM's words: 1 keeps the weights in host memory, 2 reads them again to wake."""
+        steps = (f"{step.endpoint} {step.body}" for step in self.sleep)
+        return 2 if any(_DEEP.search(step) for step in steps) else 1
 
 
 @dataclass(frozen=True, slots=True)

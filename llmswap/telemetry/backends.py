@@ -12,7 +12,6 @@ from llmswap.telemetry.names import WAKE1, WAKE2
 UNKNOWN = "unknown"
 _NAMES = {Engine.VLLM: "vllm", Engine.SGLANG: "sglang"}
 _LLAMA = re.compile(r"(^|[\s/'\"])(llama-server|llama\.cpp)\b")
-_DEEP = re.compile(r"level=2\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +40,4 @@ def _name(cmd: str) -> str:
 
 
 def _wake(launch: Launch) -> str:
-    steps = () if launch.sleeping is None else launch.sleeping.sleep
-    return WAKE2 if any(_DEEP.search(f"{step.endpoint} {step.body}".replace('": ', "=")) for step in steps) else WAKE1
+    return WAKE2 if launch.sleeping is not None and launch.sleeping.level == 2 else WAKE1

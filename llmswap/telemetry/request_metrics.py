@@ -164,8 +164,7 @@ class RequestMetrics:
         cells = self._strangers if asked is None else asked.requests
         cell = cells.get(key)
         if cell is None:
-            cell = self._new(record, asked)
-            cells[record.route, record.status if record.status in _CODES else 0, record.outcome] = cell
+            cell = cells[key] = self._new(record, asked)
         cell.value += 1
         if record.trace_id:
             cell.exemplar = Exemplar(record.trace_id, 1.0, now)

@@ -231,6 +231,21 @@ def test_a_preset_brings_its_steps_limits_and_proof():
     assert (found.query, found.verify_memory, found.awake_check) == (VLLM_QUERY, True, True)
 
 
+@pytest.mark.parametrize(
+    ("step", "level"),
+    [
+        (SleepStep("/sleep?level=2&mode=wait"), 2),
+        (SleepStep("/sleep?mode=wait&level=1"), 1),
+        (SleepStep("/sleep?level=20"), 1),
+        (SleepStep("/sleep", body='{"level": 2}'), 2),
+        (SleepStep("/doze"), 1),
+    ],
+)
+def test_how_deep_a_model_sleeps_is_told_by_its_steps(step, level):
+    assert Sleeping((step,), ()).level == level
+    assert [PRESETS[name].level for name in ("vllm-l1", "vllm-l2", "sglang")] == [1, 2, 1]
+
+
 def test_every_preset_is_one_that_the_file_may_name():
     assert {name: sleeping(f"sleep: {{preset: {name}}}").preset for name in PRESETS} == {name: name for name in PRESETS}
     assert set(get_args(Preset)) == PRESETS.keys()

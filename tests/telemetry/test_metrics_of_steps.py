@@ -23,6 +23,7 @@ from llmswap.core.events import (
     RequestFinished,
     RequestId,
     StartFailed,
+    StopFailed,
     UpstreamAsleep,
     UpstreamExited,
     UpstreamReady,
@@ -156,6 +157,17 @@ def test_a_start_that_fails_is_one_swap_and_one_end(failure: StartFailed, outcom
     assert counted.total("swaps_total") == 1
     assert samples['model_exits_total{model="a",reason="start_failed"}'] == counted.total("model_exits_total") == 1
     assert samples['request_wait_seconds_total{cause="swap",model="a"}'] == 4.0
+
+
+def test_a_start_that_failed_and_holds_on_to_its_memory_ended_once() -> None:
+    counted = Counted(A)
+    counted.steps(
+        Step(0.0, LoadRequested(A), [Start(A, G1, StartCause.LOAD)]),
+        Step(4.0, StopFailed(A, G1, "its device memory is not free"), []),
+        Step(9.0, UpstreamStopped(A, G1), []),
+    )
+    assert counted.get('model_exits_total{model="a",reason="start_failed"}') == counted.total("model_exits_total") == 1
+    assert counted.get('model_state_seconds_total{model="a",state="stopping"}') == 5.0
 
 
 @pytest.mark.parametrize(
