@@ -5,7 +5,8 @@ loop counts. A scrape freezes all cells there, which takes a moment, and writes 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import NamedTuple
 
 from llmswap.telemetry.names import Kind, Metric
@@ -86,6 +87,31 @@ class Frozen(NamedTuple):
     cells: list[Numbers]
 
 
+class Columns:
+    """A family at one moment, copied in a few strokes: its cells are put together when they are written, elsewhere."""
+
+    __slots__ = ("_counts", "_exemplars", "_places", "_values", "metric")
+
+    def __init__(
+        self,
+        metric: Metric,
+        places: list[str],
+        values: list[float],
+        counts: Iterable[tuple[int, ...]],
+        exemplars: list[dict[int, Exemplar] | None],
+    ) -> None:
+        self.metric = metric
+        self._places = places
+        self._values = values
+        self._counts = counts
+        self._exemplars = exemplars
+
+    @property
+    def cells(self) -> Iterator[Numbers]:
+        """Its cells."""
+        return map(Numbers, self._places, self._values, self._counts, self._exemplars)
+
+
 class Family:
     """All cells of one metric that is a counter or a gauge."""
 
@@ -119,15 +145,15 @@ class Family:
             self._cells.pop(labels, None)
             del self._places[labels]
 
-    def freeze(self) -> Frozen:
+    def freeze(self) -> Columns:
         """Copy all cells."""
-        places = self._places
-        return Frozen(
+        cells = self._cells.values()
+        return Columns(
             self.metric,
-            [
-                Numbers(places[labels], cell.value, (), cell.exemplar and {0: cell.exemplar})
-                for labels, cell in self._cells.items()
-            ],
+            [self._places[labels] for labels in self._cells],
+            [cell.value for cell in cells],
+            repeat(()),
+            [cell.exemplar and {0: cell.exemplar} for cell in cells],
         )
 
 
@@ -153,14 +179,15 @@ class Distributions:
         for labels in [labels for labels in self._cells if labels[at] == value]:
             del self._cells[labels]
 
-    def freeze(self) -> Frozen:
+    def freeze(self) -> Columns:
         """Copy all cells."""
-        return Frozen(
+        cells = self._cells.values()
+        return Columns(
             self.metric,
-            [
-                Numbers(where, cell.total, tuple(cell.counts), cell.exemplars.copy() if cell.exemplars else None)
-                for where, cell in self._cells.values()
-            ],
+            [where for where, _ in cells],
+            [cell.total for _, cell in cells],
+            [tuple(cell.counts) for _, cell in cells],
+            [cell.exemplars.copy() if cell.exemplars else None for _, cell in cells],
         )
 
 
@@ -195,7 +222,7 @@ class Catalogue:
             for label in wanted.intersection(family.metric.labels):
                 family.remove(label, value)
 
-    def freeze(self) -> list[Frozen]:
+    def freeze(self) -> list[Columns]:
         """Copy everything: all numbers are of one moment."""
         return [family.freeze() for family in self._families.values()]
 

@@ -8,16 +8,16 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from llmswap.telemetry.cells import Exemplar, Frozen, Numbers
+from llmswap.telemetry.cells import Columns, Exemplar, Frozen, Numbers
 from llmswap.telemetry.names import Kind, Metric
 
 
-def write(families: Iterable[Frozen], *, openmetrics: bool) -> str:
+def write(families: Iterable[Frozen | Columns], *, openmetrics: bool) -> str:
     """Write families, without the mark at the end of an OpenMetrics text."""
     return "".join(piece for family in families for piece in _family(family, openmetrics=openmetrics))
 
 
-def _family(family: Frozen, *, openmetrics: bool) -> Iterator[str]:
+def _family(family: Frozen | Columns, *, openmetrics: bool) -> Iterator[str]:
     metric = family.metric
     name = metric.name
     if openmetrics and metric.kind is Kind.COUNTER:

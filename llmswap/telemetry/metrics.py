@@ -19,7 +19,7 @@ from llmswap.runtime.footprints import Seen
 from llmswap.runtime.gpu import Gpu
 from llmswap.runtime.observing import HeaderFields, Phase, RequestRecord
 from llmswap.telemetry import exposition
-from llmswap.telemetry.cells import Catalogue, Frozen
+from llmswap.telemetry.cells import Catalogue, Columns, Frozen
 from llmswap.telemetry.fold import Counts, Fold
 from llmswap.telemetry.gpu_phases import GpuPhases
 from llmswap.telemetry.lives import Life
@@ -198,7 +198,7 @@ class Metrics:
 
     # Exposition -------------------------------------------------------------------------------------------------------
 
-    def freeze(self) -> list[Frozen]:
+    def freeze(self) -> list[Frozen | Columns]:
         """Give every family as of now. For the event loop's thread only."""
         now_s, snapshot = self._clock(), self._snapshot()
         views = snapshot.upstreams.values()
@@ -241,7 +241,7 @@ class Metrics:
         self._written[openmetrics] = _Written(body, began_s + keep_s)
         return body
 
-    def _text(self, families: list[Frozen], *, openmetrics: bool) -> bytes:
+    def _text(self, families: list[Frozen | Columns], *, openmetrics: bool) -> bytes:
         text = exposition.write(families, openmetrics=openmetrics)
         encode = openmetrics_text.generate_latest if openmetrics else generate_latest
         return text.encode() + encode(self._process)

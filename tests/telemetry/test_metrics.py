@@ -28,7 +28,7 @@ from llmswap.core.states import State
 from llmswap.core.step import Step
 from llmswap.runtime.observing import RequestOutcome
 from llmswap.telemetry import exposition, names
-from llmswap.telemetry.cells import Frozen
+from llmswap.telemetry.cells import Columns, Frozen
 from llmswap.telemetry.metrics import CACHE_MAX_S, Sources
 from tests.telemetry.counted import Counted, fleet_of, loaded, record
 
@@ -186,7 +186,7 @@ async def test_with_20_models_a_scrape_holds_the_loop_for_milliseconds_and_write
     writers = []
     write = exposition.write
 
-    def noted(families: list[Frozen], *, openmetrics: bool) -> str:
+    def noted(families: list[Frozen | Columns], *, openmetrics: bool) -> str:
         writers.append(threading.get_ident())
         return write(families, openmetrics=openmetrics)
 

@@ -18,8 +18,7 @@ from llmswap.telemetry.model_facts import facts_of
             ("vllm", "AWQ", "4096", "0", "2"),
         ),
         (
-            "cmd: 'vllm serve m --quantization fp8 --port ${PORT}', env: [CUDA_VISIBLE_DEVICES=0],"
-            " sleep: {preset: vllm-l2}",
+            "cmd: 'vllm serve m --quantization fp8 -p ${PORT}', env: [HIP_VISIBLE_DEVICES=0], sleep: {preset: vllm-l2}",
             ("vllm", "fp8", "", "2", "0"),
         ),
         ("cmd: 'x ${PORT}', sleep: {preset: sglang}, capabilities: {context: 5}", ("unknown", "", "5", "1", "")),
