@@ -74,21 +74,14 @@ class UpstreamClient:
         """
         hop = _Hop(request, outgoing, parse_address(base_url), timeouts, delivery, self._pool)
         try:
-            exchange = await hop.ask()
-            if addition is not None and not addition.stands(*_head_of(exchange)):
-                await hop.leave()
-                hop, addition = _Hop(request, addition.plain, hop.address, timeouts, delivery, self._pool), None
-                exchange = await hop.ask()
+            exchange, addition = await hop.ask_with(addition)
             relay = Relay(request, exchange, delivery, tap, sse_error, addition)
             response = await (relay.answer() if into is None else relay.continue_in(into))
         except UpstreamFault as fault:
             delivery.end, delivery.error = End.UPSTREAM_DIED, str(fault)
             raise fault.as_request_error() from fault
         except BaseException as error:  # cut off: by the upstream, or because the client left
-            died = isinstance(error.__cause__, UpstreamFault)
-            left = isinstance(error, ClientGone | asyncio.CancelledError)
-            delivery.end = End.UPSTREAM_DIED if died else End.CLIENT_GONE if left else End.FAILED
-            delivery.error = str(error) or type(error).__name__
+            delivery.end, delivery.error = _end_of(error), str(error) or type(error).__name__
             raise
         finally:
             await hop.leave()
@@ -100,9 +93,10 @@ class UpstreamClient:
         self._pool.close()
 
 
-def _head_of(exchange: Exchange) -> tuple[int, CIMultiDict[str]]:
-    assert exchange.head is not None
-    return exchange.head.status, CIMultiDict(exchange.head.fields)
+def _end_of(error: BaseException) -> End:
+    if isinstance(error.__cause__, UpstreamFault):
+        return End.UPSTREAM_DIED
+    return End.CLIENT_GONE if isinstance(error, ClientGone | asyncio.CancelledError) else End.FAILED
 
 
 class _Hop:
@@ -118,13 +112,23 @@ class _Hop:
         pool: Pool,
     ) -> None:
         self._outgoing = outgoing
-        self.address = address
+        self._address = address
         self._timeouts = timeouts
         self._delivery = delivery
         self._pool = pool
         self._upgrade = wants_upgrade(request)
         self._exchange: Exchange | None = None
         self._upload: asyncio.Task[None] | None = None
+
+    async def ask_with(self, addition: Addition | None) -> tuple[Exchange, Addition | None]:
+        """Send the request; if the upstream does not take what was added to it, send it without, which then is gone."""
+        exchange = await self.ask()
+        assert exchange.head is not None
+        if addition is None or addition.stands(exchange.head.status, CIMultiDict(exchange.head.fields)):
+            return exchange, addition
+        await self.leave()
+        self._outgoing = addition.plain
+        return await self.ask(), None
 
     async def ask(self) -> Exchange:
         """Send the request and wait for the answer's head.
@@ -133,9 +137,9 @@ class _Hop:
         and the body can be sent again, a new connection is tried, once.
         """
         body = self._outgoing.body
-        head = request_head(self._outgoing, self.address.prefix + self._outgoing.target, upgrade=self._upgrade)
+        head = request_head(self._outgoing, self._address.prefix + self._outgoing.target, upgrade=self._upgrade)
         if body is None or isinstance(body, bytes):
-            pooled = self._pool.take(self.address)
+            pooled = self._pool.take(self._address)
             if pooled is not None:
                 try:
                     return await self._ask_on(pooled, head)
@@ -143,11 +147,11 @@ class _Hop:
                     if fault.reached or fault.status == 504:
                         raise
                     await self.leave()
-        return await self._ask_on(await connect(self.address, self._timeouts), head)
+        return await self._ask_on(await connect(self._address, self._timeouts), head)
 
     async def _ask_on(self, connection: Connection, head: bytes) -> Exchange:
         outgoing, body = self._outgoing, self._outgoing.body
-        release = partial(self._pool.give, self.address, idle_s=self._timeouts.idle_conn_s)
+        release = partial(self._pool.give, self._address, idle_s=self._timeouts.idle_conn_s)
         exchange = self._exchange = Exchange(
             connection, outgoing.method, release, self._timeouts.response_header_s, upgrade=self._upgrade
         )

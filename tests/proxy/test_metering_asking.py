@@ -23,6 +23,7 @@ from tests.proxy.rig import Rig, model, rig_of
 from tests.proxy.test_inference import JSON
 from tests.proxy.test_metering import counts, cut_up
 from tests.proxy.test_records import Observer
+from tests.stack import until
 
 WISH = b'"stream_options":{"include_usage":true}'
 BODY = b'{"model": "m",  "stream": true, "messages": []}'
@@ -283,6 +284,20 @@ async def test_errors_of_meter_and_sieve_cost_no_byte(http: aiohttp.ClientSessio
     assert (status, data) == (200, BEFORE + OURS + AFTER)
     assert record.usage == Usage()
     assert (caplog.text.count("not metered"), caplog.text.count("not sifted")) == (1, 1)
+
+
+@pytest.mark.parametrize("refuses", [0, 400])
+async def test_a_stream_that_began_with_the_loading_of_its_model_too(http: aiohttp.ClientSession, refuses: int) -> None:
+    async with rig_of(model("m", send_loading_state=True)) as rig:
+        engine, rig.auto = Engine(rig, [BEFORE + OURS + AFTER]), False
+        engine.refuses = refuses
+        asked = asyncio.create_task(talk(http, rig))
+        await until(lambda: bool(rig.starts), "it starts")
+        rig.ready()
+        _, data, record = await asked
+    assert b"reasoning_content" in data
+    assert data.endswith(BEFORE + AFTER)
+    assert (record.usage.output_tokens, record.usage.estimated) == (5, bool(refuses))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.proxy.answers import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from tests.proxy.rig import Rig, rig_of
 from tests.proxy.test_inference import JSON
 from tests.proxy.test_records import Observer
+from tests.stack import Stack, fake
 
 PROMPTS: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "what is the time"}]},
@@ -177,3 +178,21 @@ async def test_what_has_no_answer_to_count_has_an_input(http: aiohttp.ClientSess
         usage = (await observer.last()).usage
     assert (usage.input_tokens, usage.output_tokens) == (said["prompt_tokens"], None)
     assert said["prompt_tokens"] > 0
+
+
+@pytest.mark.parametrize("persona", ["vllm", "llamacpp"])
+async def test_the_whole_program_counts_what_its_engine_counts(
+    stack: Stack, http: aiohttp.ClientSession, persona
+) -> None:
+    program = stack.start({"models": {"m": {"cmd": fake("m", persona=persona, time_scale=0, metrics=True)}}})
+    for stream in (True, False):
+        body = {"model": "m", "stream": stream, "max_tokens": 20, **PROMPTS[CHAT]}
+        async with http.post(program.url + CHAT, json=body) as answer:
+            assert answer.status == 200
+            assert not stream or b'"usage"' not in await answer.read()
+    async with http.get(f"{program.url}/upstream/m/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    for kind, name in (("input", "prompt_tokens_total"), ("output", "(?:generation_tokens|tokens_predicted)_total")):
+        counted = [float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"[a-z]+:{name}[ {{]", line)]
+        assert counted
+        assert await program.metric("llmswap_tokens_total", model="m", token_type=kind) == sum(counted) > 0

@@ -37,24 +37,25 @@ class Held:
     """Bytes that may become too many: beyond EVENT_MAX only the two ends of them are kept.
 
     Attributes:
-        head: Their beginning, once the middle has been dropped; None before.
+        part: All of them; or their end, once the middle has been dropped.
+        head: Their beginning in that case, else None.
     """
 
-    __slots__ = ("_bytes", "head")
+    __slots__ = ("head", "part")
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self.part = bytearray()
         self.head: bytes | None = None
 
     def __bool__(self) -> bool:
-        return bool(self._bytes)
+        return bool(self.part)
 
     def __len__(self) -> int:
-        return len(self._bytes) + len(self.head or b"")
+        return len(self.part) + len(self.head or b"")
 
     def add(self, data: bytes) -> None:
         """Hold some more."""
-        held = self._bytes
+        held = self.part
         held += data
         if self.head is not None:
             if len(held) > 2 * ENDS_MAX:
@@ -65,12 +66,12 @@ class Held:
 
     def last(self, count: int) -> bytes:
         """Give the last bytes, at most so many."""
-        return bytes(self._bytes[-count:])
+        return bytes(self.part[-count:])
 
     def take(self) -> tuple[bytes, bytes | None]:
         """Give all of it and hold nothing any more: all bytes and None, or the end and the beginning."""
-        taken = bytes(self._bytes), self.head
-        self._bytes, self.head = bytearray(), None
+        taken = bytes(self.part), self.head
+        self.part, self.head = bytearray(), None
         return taken
 
 

@@ -72,7 +72,7 @@ class Meter:
             and data.endswith(shape.after)
             and len(data) > shape.least
             and data.find(b'"', shape.start, shape.stop) < 0
-            and not self._held
+            and not self._held.part
         ):
             now_s = time.monotonic()
             gap_s = now_s - self._last_s
