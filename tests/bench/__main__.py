@@ -14,11 +14,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench import contenders, program, simulator, sleeping
+from tests.bench import contenders, program, simulator, sleeping, telemetry
 from tests.bench.contenders import Served
 from tests.bench.figures import CHUNK, FLAT_OUT, PACED, REQUESTS_PER_S, Row, cpu_per_unit, cpu_rows, stream_rows
 
-SECTIONS = ("cpu", "chunks", "streams", "swaps", "sleep", "start", "hostile", "refusals", "simulator")
+SECTIONS = ("cpu", "chunks", "streams", "swaps", "sleep", "start", "hostile", "refusals", "simulator", "telemetry")
 CPU = (
     ("cpu", FLAT_OUT, "CPU per request, 2 KB in, 0.6 KB out, 16 connections", 8.0),
     ("cpu", PACED, f"CPU per request, the same paced at {REQUESTS_PER_S}/s", None),
@@ -101,7 +101,12 @@ def main() -> int:
         directory = Path(name)
         if set(args.only) & {"cpu", "chunks", "streams"}:
             rows += data_plane(args, directory)
-        for section, measure in (*program.SECTIONS.items(), *sleeping.SECTIONS.items(), *simulator.SECTIONS.items()):
+        for section, measure in (
+            *program.SECTIONS.items(),
+            *sleeping.SECTIONS.items(),
+            *simulator.SECTIONS.items(),
+            *telemetry.SECTIONS.items(),
+        ):
             if section in args.only:
                 say(section)
                 rows += measure(directory, args.quick)
