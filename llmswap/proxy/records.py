@@ -1,9 +1,5 @@
 """The record of a request for a model: begun at the door, filled in on its way, closed when its answer is out."""
 
-import logging
-from collections.abc import Callable
-from typing import TypeVar
-
 from aiohttp import web
 
 from llmswap.core.commands import RejectReason
@@ -13,14 +9,11 @@ from llmswap.proxy.metering.meter import Meter
 from llmswap.proxy.request_keys import DELIVERY, KEY_MARK, METER, RECORD, REQUEST_ID
 from llmswap.runtime.gate import Lease, Ticket
 from llmswap.runtime.loop import RunLoop
-from llmswap.runtime.observing import HeaderFields, RequestObserver, RequestOutcome, RequestRecord, UpstreamError
-
-log = logging.getLogger(__name__)
+from llmswap.runtime.observing import RequestObserver, RequestOutcome, RequestRecord, UpstreamError
 
 STATUS_LEFT = 499  # nginx's word for a client that left
 OTHER_CALLER = "_other"
 
-_Got = TypeVar("_Got")
 
 _REFUSED = {
     RejectReason.OVER_LIMIT: RequestOutcome.QUEUE_FULL,
@@ -66,7 +59,7 @@ def entered(record: RequestRecord, ticket: Ticket, loop: RunLoop, observer: Requ
     if ticket.waiting:
         record.position = loop.queue_position(ticket.request)
         record.waiting = loop.snapshot().upstreams[ticket.model].waiting
-        _show(lambda: observer.waits(record), record, None)
+        observer.waits(record)
 
 
 def granted(record: RequestRecord, ticket: Ticket, lease: Lease) -> None:
@@ -80,8 +73,7 @@ def granted(record: RequestRecord, ticket: Ticket, lease: Lease) -> None:
 
 def sends(record: RequestRecord, outgoing: Outgoing, observer: RequestObserver) -> None:
     """Give it what the observer wants to go along."""
-    nothing: HeaderFields = ()
-    for name, value in _show(lambda: observer.sends(record), record, nothing):
+    for name, value in observer.sends(record):
         outgoing.headers.popall(name, None)
         if value:
             outgoing.headers[name] = value
@@ -116,16 +108,7 @@ def close(request: web.Request, status: int, ended_s: float, observer: RequestOb
             _measure(record, request[METER], delivery)
     if record.outcome is None:
         record.outcome = _outcome(record, None if delivery is None else delivery.end)
-    _show(lambda: observer.ended(record), record, None)
-
-
-def _show(see: Callable[[], _Got], record: RequestRecord, otherwise: _Got) -> _Got:
-    """Show it to an observer, whose trouble is not the client's."""
-    try:
-        return see()
-    except Exception:
-        log.exception("an observer failed on request %s", record.id)
-        return otherwise
+    observer.ended(record)
 
 
 def _take(record: RequestRecord, delivery: Delivery) -> None:

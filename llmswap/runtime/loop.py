@@ -70,7 +70,7 @@ class RunLoop:
 
     def observe(self, observer: Observer) -> None:
         """Show every later Step to the observer."""
-        self._observers.append(observer)
+        self._observers = [*self._observers, observer]
 
     def post(self, event: Event) -> None:
         """Hand in an event. Handled before this returns, unless called from within a performer or an observer."""
@@ -94,17 +94,14 @@ class RunLoop:
         commands = self._scheduler.handle(now_s, event)
         if self._observers:
             step = Step(now_s, event, commands)
-            for observer in tuple(self._observers):
-                self._show(observer, step)
+            for observer in self._observers:
+                try:
+                    observer(step)
+                except Exception:
+                    self._observers = [other for other in self._observers if other is not observer]
+                    log.exception("an observer raised and was removed: %r", observer)
         for command in commands:
             self._performers[type(command)](command)
-
-    def _show(self, observer: Observer, step: Step) -> None:
-        try:
-            observer(step)
-        except Exception:
-            self._observers.remove(observer)
-            log.exception("an observer raised and was removed: %r", observer)
 
     def _arm(self) -> None:
         deadline_s = self._scheduler.next_deadline_s()

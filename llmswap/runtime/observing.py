@@ -154,7 +154,7 @@ class RequestRecord:
 
 
 class RequestObserver(Protocol):
-    """Sees requests for models. Must not block; what it raises is logged and harms no request."""
+    """Sees requests for models. Must not block or raise: `telemetry.watching` shields all else from one that does."""
 
     def waits(self, record: RequestRecord) -> None:
         """See it begin to wait: it was not answered at once."""

@@ -165,17 +165,6 @@ async def test_a_client_that_leaves_is_no_error(http: aiohttp.ClientSession, wai
     assert (record.status, record.outcome) == (499, RequestOutcome.CLIENT_DISCONNECT)
 
 
-async def test_an_observer_that_raises_harms_no_request(http: aiohttp.ClientSession, caplog) -> None:
-    async with rig_of(model("m")) as rig:
-        rig.context.observer = None  # type: ignore[assignment]
-        rig.auto = False
-        asked = asyncio.create_task(post(http, rig, {"model": "m"}))
-        await until(lambda: bool(rig.starts), "it starts")
-        rig.ready()
-        assert await asked == (200, {"ok": True})
-    assert "observer failed" in caplog.text
-
-
 async def test_routes_that_are_for_no_model_leave_no_record(http: aiohttp.ClientSession) -> None:
     async with rig_of(model("m")) as rig:
         observer = Observer(rig)

@@ -104,7 +104,8 @@ class Tally:
             self._response_status(data)
         elif "content" in data and "stop" in data:
             self._natively(data)
-        self._usage.update(words.billed(an_object(data.get("meta"))))
+        if meta := an_object(data.get("meta")):
+            self._usage.update(words.billed(meta))
         self._native.update(words.native(data))
         if content:
             self.had_content()

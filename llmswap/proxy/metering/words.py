@@ -44,6 +44,8 @@ def usage(said: Object) -> Counts:
         return {}
     prompt_details = an_object(said.get("prompt_tokens_details") or said.get("input_tokens_details"))
     details = an_object(said.get("completion_tokens_details") or said.get("output_tokens_details"))
+    if not (prompt_details or details or "reasoning_tokens" in said):  # mostly
+        return _known(input_tokens=prompt, output_tokens=answer)
     reasoning = _first(details, "reasoning_tokens")
     accepted, rejected = (a_count(details.get(f"{fate}_prediction_tokens")) for fate in ("accepted", "rejected"))
     return _known(
@@ -124,7 +126,11 @@ def _drafts(said: Object, proposed: str, taken: str) -> dict[str, int | None]:
 
 
 def _first(said: Object, *names: str) -> int | None:
-    return next((count for name in names if (count := a_count(said.get(name))) is not None), None)
+    for name in names:
+        count = a_count(said.get(name))
+        if count is not None:
+            return count
+    return None
 
 
 def _known(**counts: int | None) -> Counts:
