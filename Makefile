@@ -3,8 +3,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= logical
+# Tests wait for processes half of their time.
+JOBS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
 ARGS ?=
+WORLDS ?= 10000
 
 BIN := $(VENV)/bin
 PIP_READY := $(VENV)/.ready-pip
@@ -25,6 +27,7 @@ demo: $(RUNTIME) ## Serve three simulated models and watch them being swapped (C
 	@$(BIN)/llmswap demo $(ARGS)
 
 test: $(DEV) ## Run the whole test suite (ARGS='-k name' narrows it down)
+	@$(BIN)/python -m compileall -q llmswap tests  # each program under test would compile it anew
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 check: format lint types contracts test ## Format, lint, types, import contracts and tests
@@ -44,9 +47,9 @@ contracts: $(DEV) ## Check which room may import which
 bench: $(DEV) ## Measure the figures the README promises (ARGS='--quick' for a short look)
 	$(BIN)/python -m tests.bench $(ARGS)
 
-soak: $(DEV) ## Run 10,000 random worlds under each scheduler, every invariant checked on every step (ARGS='--seed 10000')
-	$(BIN)/python -m llmswap.sim --worlds 10000 --jobs 0 --fair $(ARGS)
-	$(BIN)/python -m llmswap.sim --worlds 10000 --jobs 0 $(ARGS)
+soak: $(DEV) ## Run random worlds under each scheduler, every invariant checked on every step (WORLDS=10000, ARGS='--seed 10000')
+	$(BIN)/python -m llmswap.sim --worlds $(WORLDS) --jobs 0 --fair $(ARGS)
+	$(BIN)/python -m llmswap.sim --worlds $(WORLDS) --jobs 0 $(ARGS)
 
 scenarios: $(DEV) ## Simulate every named scenario under both schedulers and rewrite the table in docs/scheduling.md
 	$(BIN)/python -m tests.sim.whatif.table $(ARGS)

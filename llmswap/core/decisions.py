@@ -375,8 +375,9 @@ class Decisions:
                 up.enter(State.SHUTDOWN, books.now_s)
             elif up.holding:
                 idle = up.state is not State.STOPPING and up.in_flight == 0
-                if idle or (force and not up.forced):
-                    self._stop(up, StopCause.SHUTDOWN, force=force)
+                hurry = force or up.stuck  # nothing is started after it: what it holds concerns nobody any more
+                if idle or (hurry and not up.forced):
+                    self._stop(up, StopCause.SHUTDOWN, force=hurry)
 
 
 def _worth(up: Upstream) -> tuple[float, float]:

@@ -220,8 +220,9 @@ from llmswap.fake_upstream.ledger import Holder, Ledger, OutOfMemory
 ledger = Ledger(Path(sys.argv[1]), 80.0, 0.0, Holder(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.readline()
-wins = 0
-for _ in range(200):
+wins = tries = 0
+while tries < 200 or not wins:
+    tries += 1
     try:
         ledger.hold(50)
     except OutOfMemory:

@@ -169,7 +169,8 @@ async def test_large_bodies_that_wait_never_take_more_memory_than_their_budget(f
     body = b'{"model":"m","x":"' + b"y" * 50_000 + b'"}'
     sent = request("POST", CHAT, body, headers=JSON)
     if framing == "chunked":
-        sent = head("Transfer-Encoding: chunked\r\n") + b"%X\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        sent = head("Connection: close\r\nTransfer-Encoding: chunked\r\n")
+        sent += b"%X\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     async with rig_of(model("m")) as rig:
         rig.context.held_bodies = HeldBodies(budget=120_000)
         rig.auto = False

@@ -12,7 +12,7 @@ from llmswap.core.scheduler import Scheduler
 from llmswap.sim.run import run_world, run_worlds
 from llmswap.sim.world import World
 
-WORLDS = 2000
+WORLDS = 500  # .ci/run adds 2,000 under each scheduler, `make soak` 10,000
 CHUNK = 125
 
 
