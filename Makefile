@@ -28,7 +28,7 @@ demo: $(RUNTIME) ## Serve three simulated models and watch them being swapped (C
 
 test: $(DEV) ## Run the whole test suite (ARGS='-k name' narrows it down)
 	@$(BIN)/python -m compileall -q llmswap tests  # each program under test would compile it anew
-	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 check: format lint types contracts test ## Format, lint, types, import contracts and tests
 

@@ -268,7 +268,8 @@ class Checkers:
         demand(life.holding and life.generation == command.generation, "I6", f"{model} is stopped but does not run")
         again = life.state is State.STOPPING
         demand(not again or command.force, "I6", f"{model} is told to stop twice")
-        overdue = self._fold.drain_by_s is not None and self._fold.drain_by_s <= step.at_s
+        by_s = self._fold.drain_by_s
+        overdue = by_s is not None and (life.stuck or by_s <= step.at_s)
         demand(overdue or not command.force, "I4", f"{model} is killed without need")
         by_order = command.force or command.cause is StopCause.UNLOAD
         demand(by_order or not life.serving, "I4", f"{model} is stopped for {command.cause} while busy")
