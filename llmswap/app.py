@@ -108,7 +108,7 @@ class App:
         self.loop.observe(self.journal)
         scheme = "http" if options.tls is None else "https"
         self._tracing = Tracing(
-            loaded.settings.telemetry, _launches(loaded), os.environ, self.loop.waits, scheme=scheme
+            loaded.settings.telemetry, _launches(loaded), os.environ, lambda: self._metrics, scheme=scheme
         )
         self.loop.observe(self._tracing)
         drivers = find_drivers(read_gpus)

@@ -134,10 +134,9 @@ class Fold:
         if waiter is None:
             return None
         life, wait_s = self.lives.get(waiter.model), at_s - waiter.arrived_s
-        causes = None
         if life is not None and life.waiting.pop(request, None) is not None and wait_s > 0:
-            causes = wait_causes(life, waiter, at_s, lambda: self._in_the_way(life))
-        self._queue.waited(waiter, outcome, wait_s, causes)
+            waiter.causes = wait_causes(life, waiter, at_s, lambda: self._in_the_way(life))
+        self._queue.waited(waiter, outcome, wait_s)
         return waiter
 
     def _in_the_way(self, life: Life) -> list[Life]:

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
+from typing import Protocol
 
 from llmswap.core.events import Generation, RequestId
 from llmswap.core.fleet import Model, ModelId
@@ -11,6 +12,8 @@ from llmswap.core.holding import SMOOTHING
 from llmswap.core.states import HOLDING, State
 from llmswap.telemetry.names import COLD, OTHER_CALLER, WAIT_CAUSES
 
+THRASH_WINDOW_S = 60.0
+THRASH_LOADS = 3.0
 RESIDENCIES_KEPT = 8  # an answer may come out when its model has been away and is back
 
 
@@ -22,6 +25,7 @@ class Waiter:
         model: Who is asked for.
         full_s: How long the model had been at its concurrency limit in all, when it came.
         caller_class: As soon as the request's own record has told it; likewise `trace_id`.
+        causes: What its wait was spent on, once it is over and if it took time: see `wait_causes`.
     """
 
     model: ModelId
@@ -29,6 +33,7 @@ class Waiter:
     full_s: float = 0.0
     caller_class: str = OTHER_CALLER
     trace_id: str = ""
+    causes: dict[str, float] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -58,6 +63,16 @@ class Swap:
     over_s: float | None = None
     ok: bool = False
     asked_by: Waiter | None = None
+
+    def drained(self) -> tuple[float, float] | None:
+        """Give from when to when who asked for it waited for busy ones in its way; None if nobody asked or had to go.
+
+        Before that some of them may have been on their own way in, after that they may have been held.
+        """
+        if not self.evicted or self.asked_by is None:
+            return None
+        began_s = max(self.asked_by.arrived_s, self.up_s)
+        return began_s, max(began_s, min(self.idle_s, self.decided_s))
 
 
 @dataclass(slots=True, eq=False)
@@ -187,9 +202,24 @@ class Life:
         self.leaves_for = None
         self.crashed = False
 
+    def came_back_soon(self, swap: Swap) -> bool:
+        """Whether a swap to it brought back what had to go a short while before: that is thrashing."""
+        window_s = max(THRASH_WINDOW_S, THRASH_LOADS * self.loads_s.get(swap.kind, 0.0))
+        return swap.decided_s - self.evicted_s < window_s
+
     def residency_at(self, at_s: float) -> Residency | None:
         """Find the residency of that time."""
         return next((residency for residency in reversed(self.residencies) if residency.began_s <= at_s), None)
+
+
+class History(Protocol):
+    """Tells what Steps have meant so far."""
+
+    def life(self, model: ModelId) -> Life | None:
+        """Give a model's; None if it is not known."""
+
+    def waiter(self, request: RequestId) -> Waiter | None:
+        """Find a request in line."""
 
 
 def wait_causes(life: Life, waiter: Waiter, at_s: float, in_the_way: Callable[[], list[Life]]) -> dict[str, float]:
@@ -219,7 +249,7 @@ def wait_causes(life: Life, waiter: Waiter, at_s: float, in_the_way: Callable[[]
         others = in_the_way()
         up_s = max((other.up_s for other in others), default=-inf)
         _split(parts, since_s, at_s, up_s, max((other.busy_until_s for other in others), default=-inf))
-    return parts
+    return {cause: max(0.0, spent_s) for cause, spent_s in parts.items()}
 
 
 def _split(parts: dict[str, float], since_s: float, until_s: float, up_s: float, idle_s: float) -> None:

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encode
 from prometheus_client.openmetrics import exposition as openmetrics_text
 
 from llmswap.config.settings import Loaded
+from llmswap.core.events import RequestId
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.states import State
@@ -22,7 +23,7 @@ from llmswap.telemetry import exposition
 from llmswap.telemetry.cells import Catalogue, Columns, Frozen
 from llmswap.telemetry.fold import Counts, Fold
 from llmswap.telemetry.gpu_phases import GpuPhases
-from llmswap.telemetry.lives import Life
+from llmswap.telemetry.lives import Life, Waiter
 from llmswap.telemetry.model_facts import Facts, facts_of
 from llmswap.telemetry.model_metrics import ModelMetrics
 from llmswap.telemetry.names import COLD, WAKE1, WAKE2
@@ -97,7 +98,7 @@ class Metrics:
         self._clock = clock
         now_s = clock()
         self._catalogue = catalogue = Catalogue()
-        self._requests = RequestMetrics(catalogue, self._life, clock)
+        self._requests = RequestMetrics(catalogue, self.life, clock)
         self._queue = QueueMetrics(catalogue)
         self._swaps = SwapMetrics(catalogue, sources.swap_trace)
         self._models = ModelMetrics(catalogue, sources.learned, sources.gpus)
@@ -137,8 +138,13 @@ class Metrics:
         """Take note that a reload failed and the old config serves on."""
         self._proxy.config_rejected()
 
-    def _life(self, model: ModelId) -> Life | None:
+    def life(self, model: ModelId) -> Life | None:
+        """Give what is remembered of a model (History)."""
         return self._fold.lives.get(model)
+
+    def waiter(self, request: RequestId) -> Waiter | None:
+        """Give who is in line (History)."""
+        return self._fold.waiter(request)
 
     def _kind_of_wake(self, model: ModelId) -> str:
         facts = self._facts.get(model)
@@ -171,7 +177,7 @@ class Metrics:
 
     def waits(self, record: RequestRecord) -> None:
         """Learn who it is that waits."""
-        waiter = None if record.request is None else self._fold.waiter(record.request)
+        waiter = None if record.request is None else self.waiter(record.request)
         if waiter is not None:
             waiter.caller_class, waiter.trace_id = record.caller_class, record.trace_id
 

@@ -59,14 +59,14 @@ class QueueMetrics:
         if line is not None:
             line.admitted.observe(0.0)
 
-    def waited(self, waiter: Waiter, outcome: str, wait_s: float, causes: dict[str, float] | None) -> None:
-        """Count the end of a wait; causes are None if it took no time."""
+    def waited(self, waiter: Waiter, outcome: str, wait_s: float) -> None:
+        """Count the end of a wait, and what it was spent on."""
         line = self._lines.get(waiter.model)
         if line is None:
             return
         line.waits[outcome].observe_with(wait_s, waiter.trace_id, time.time() if waiter.trace_id else 0.0)
-        for cause, spent_s in (causes or {}).items():
-            line.causes[cause].value += max(0.0, spent_s)
+        for cause, spent_s in (waiter.causes or {}).items():
+            line.causes[cause].value += spent_s
 
     def dispatched(self, *, swapped: bool) -> None:
         """Count a dispatch that was not at once."""

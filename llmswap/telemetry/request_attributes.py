@@ -1,5 +1,6 @@
 """What the spans of a request say: from its record to names and values, and what counts as an error."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -8,7 +9,7 @@ from llmswap.core.fleet import ModelId
 from llmswap.runtime.observing import RequestOutcome, RequestRecord, UpstreamError
 from llmswap.telemetry import span_names as n
 from llmswap.telemetry.names import HIT, MISS, UNKNOWN_MODEL, WAIT_OUTCOMES
-from llmswap.telemetry.spans import Span, SpanKind
+from llmswap.telemetry.spans import Span, SpanKind, Value
 
 ADMITTED, TIMEOUT, DISCONNECT, REJECTED = WAIT_OUTCOMES
 UNANSWERED = str(UpstreamError.CONNECT)
@@ -145,12 +146,10 @@ def wait_outcome(record: RequestRecord) -> str:
     return DISCONNECT if record.outcome is RequestOutcome.CLIENT_DISCONNECT else REJECTED
 
 
-def wait_cause(record: RequestRecord, at_first: str, waited_s: float, *, swapped: bool) -> str:
-    """Say what most of a wait was for, if not what kept it at first. `swapped`: a swap to its model was on."""
-    swap_s = record.swap_s if record.granted_s is not None else None
-    if swap_s is not None and swap_s * 2 >= waited_s:
-        return "swap"
-    return at_first or ("swap" if swapped or swap_s is not None else "concurrency")
+def wait_causes(causes: Mapping[str, float]) -> dict[str, Value]:
+    """Say what a wait was spent on, and on what most of it: as metrics count it."""
+    spent: dict[str, Value] = {n.WAIT_PART_S.format(cause): seconds for cause, seconds in causes.items() if seconds > 0}
+    return {n.WAIT_CAUSE: max(causes, key=causes.__getitem__), **spent} if spent else {}
 
 
 def residency(record: RequestRecord) -> str:

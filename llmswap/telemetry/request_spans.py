@@ -1,6 +1,6 @@
 """A request's trace: SERVER, its waits, its tries upstream. Ids come first, spans when it is over."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from llmswap.core.commands import RejectReason
@@ -9,6 +9,7 @@ from llmswap.core.fleet import ModelId
 from llmswap.runtime.observing import HeaderFields, RequestOutcome, RequestRecord
 from llmswap.telemetry import request_attributes as told
 from llmswap.telemetry import span_names as n
+from llmswap.telemetry.lives import Waiter
 from llmswap.telemetry.sampling import Sampler
 from llmswap.telemetry.spans import Span, SpanKind, Tree, Write
 from llmswap.telemetry.trace_context import (
@@ -31,6 +32,7 @@ class Wait:
     """One stay in the queue that is over.
 
     Attributes:
+        causes: What it was spent on; empty if nobody knows.
         outcome: admitted, timeout, disconnect or rejected.
     """
 
@@ -38,7 +40,7 @@ class Wait:
     ended_s: float
     position: int | None
     depth: int
-    cause: str
+    causes: Mapping[str, float]
     outcome: str
     swaps: tuple[TraceContext, ...]
 
@@ -61,7 +63,7 @@ class RequestTrace:
     Attributes:
         parent: The client's span, if it is trusted; `stranger`, if it is not.
         sampled: None until it is decided.
-        waits_since_s: When it began to wait; None while it does not.
+        waits_since_s: When it began to wait; None while it does not. `waiter`: what is remembered of that.
     """
 
     trace_id: int
@@ -70,7 +72,7 @@ class RequestTrace:
     stranger: TraceContext | None = None
     sampled: bool | None = None
     waits_since_s: float | None = None
-    cause: str = ""
+    waiter: Waiter | None = None
     waits: list[Wait] = field(default_factory=list)
     tries: list[Try] = field(default_factory=list)
 
@@ -86,7 +88,7 @@ class RequestSpans:
     Args:
         write: Takes the trees.
         swaps_within: Who a wait is linked to.
-        why: Gives the cause of a wait for a model at this moment; empty if there is nothing to say.
+        waiter: Finds what is remembered of a request in line.
         backend: Gives the name of a model's engine.
         scheme: Clients are served by: http or https.
 
@@ -101,7 +103,7 @@ class RequestSpans:
         self,
         write: Write,
         swaps_within: SwapsWithin,
-        why: Callable[[ModelId], str],
+        waiter: Callable[[RequestId], Waiter | None],
         backend: Callable[[ModelId], str],
         scheme: str,
     ) -> None:
@@ -111,7 +113,7 @@ class RequestSpans:
         self.left: Callable[[ModelId, RequestId, RequestTrace], None] = _ignore
         self._write = write
         self._swaps_within = swaps_within
-        self._why = why
+        self._waiter = waiter
         self._backend = backend
         self._scheme = scheme
 
@@ -121,7 +123,7 @@ class RequestSpans:
         if record.model is None or record.request is None:
             return
         trace.waits_since_s = record.entered_s
-        trace.cause = self._why(record.model)
+        trace.waiter = self._waiter(record.request)
         self.waiting.setdefault(record.model, {})[record.request] = trace
 
     def sends(self, record: RequestRecord) -> HeaderFields:
@@ -182,8 +184,8 @@ class RequestSpans:
         if at_s - began_s <= SHORTEST_WAIT_S:
             return
         swaps = self._swaps_within(model, began_s, at_s)
-        cause = told.wait_cause(record, trace.cause, at_s - began_s, swapped=bool(swaps))
-        trace.waits.append(Wait(began_s, at_s, record.position, record.waiting, cause, outcome, swaps))
+        causes = (trace.waiter and trace.waiter.causes) or {}
+        trace.waits.append(Wait(began_s, at_s, record.position, record.waiting, causes, outcome, swaps))
 
     @staticmethod
     def _gave_up(last: Try, record: RequestRecord) -> None:
@@ -214,8 +216,8 @@ def _queue_span(record: RequestRecord, wait: Wait, parent: int) -> Span:
     span.attributes = {
         n.MODEL: told.model_name(record),
         n.DEPTH: wait.depth,
-        n.WAIT_CAUSE: wait.cause,
         n.WAIT_OUTCOME: wait.outcome,
+        **told.wait_causes(wait.causes),
     }
     if wait.position is not None:
         span.attributes[n.POSITION] = wait.position

@@ -19,6 +19,7 @@ WARMUP = "llmswap.upstream.warmup"
 # Events
 FIRST_CHUNK = "first_chunk"
 HEALTH_CHANGED = "health"
+DECIDED = "decided"
 
 # HTTP
 METHOD = "http.request.method"
@@ -55,6 +56,7 @@ WAIT_S = "llmswap.queue.wait_s"
 POSITION = "llmswap.queue.position"
 DEPTH = "llmswap.queue.depth"
 WAIT_CAUSE = "llmswap.wait.cause"
+WAIT_PART_S = "llmswap.wait.{}_s"  # for each cause that a wait was spent on
 WAIT_OUTCOME = "llmswap.queue.outcome"
 CHUNKS = "llmswap.stream.chunks"
 STREAM_BYTES = "llmswap.stream.bytes"
@@ -66,6 +68,7 @@ SWAP_REASON = "llmswap.swap.reason"
 SWAP_ID = "llmswap.swap.id"
 JOINED = "llmswap.swap.joined_requests"
 SWAP_OUTCOME = "llmswap.swap.outcome"
+THRASH = "llmswap.swap.thrash"
 FREED_BYTES = "llmswap.swap.gpu_freed_bytes"
 BACKEND = "llmswap.backend"
 GENERATION = "llmswap.generation"

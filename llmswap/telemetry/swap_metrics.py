@@ -13,8 +13,6 @@ from llmswap.telemetry.lives import Life, Swap
 from llmswap.telemetry.names import NOBODY
 from llmswap.telemetry.swap_outcomes import OK
 
-THRASH_WINDOW_S = 60.0
-THRASH_LOADS = 3.0
 PAIRS_MAX = 1000  # so many are there from the start; what is beyond comes with its first swap
 
 
@@ -82,10 +80,10 @@ class SwapMetrics:
         for other in swap.evicted or (NOBODY,):
             if other is NOBODY or other in self._models:
                 self._pairs.cell(other, swap.target).value += 1
-        first = swap.asked_by
-        if swap.evicted and first is not None:
-            drain_s = min(swap.idle_s, swap.decided_s) - max(first.arrived_s, swap.up_s)
-            self._phases.cell("drain", swap.kind).observe(max(0.0, drain_s))
+        drained = swap.drained()
+        if drained is not None:
+            began_s, ended_s = drained
+            self._phases.cell("drain", swap.kind).observe(ended_s - began_s)
 
     def over(self, life: Life, swap: Swap, outcome: str) -> None:
         """Count the end of a swap that was begun."""
@@ -99,8 +97,7 @@ class SwapMetrics:
         took_s = swap.over_s - swap.decided_s
         self._durations.cell(swap.target, swap.kind).observe_with(took_s, trace_id, time.time())
         self._joined.cell(swap.target).observe(len(life.waiting))
-        window_s = max(THRASH_WINDOW_S, THRASH_LOADS * life.loads_s.get(swap.kind, 0.0))
-        if swap.decided_s - life.evicted_s < window_s:
+        if life.came_back_soon(swap):
             self._thrash.cell(swap.target).value += 1
 
     def phase(self, phase: Phase, life: Life | None) -> None:

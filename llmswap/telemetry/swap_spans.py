@@ -1,4 +1,6 @@
-"""A swap's trace: its own root, from the decision until the model is up or will not be; its phases below it.
+"""A swap's trace: its own root, until the model is up or will not be; its phases below it.
+
+It begins with the decision, or, if that had to wait for busy ones to finish, with that wait.
 
 A wake that fails and the cold start that follows are two swaps, as in the metrics: the first ends when what it left is
 gone and its memory free, the second begins there. Requests that waited for both are linked to both.
@@ -28,6 +30,7 @@ from llmswap.core.step import Step
 from llmswap.runtime.observing import Phase
 from llmswap.telemetry import swap_outcomes
 from llmswap.telemetry.backends import Backend
+from llmswap.telemetry.lives import Life
 from llmswap.telemetry.names import COLD
 from llmswap.telemetry.request_spans import RequestSpans, RequestTrace
 from llmswap.telemetry.spans import Tree, Write
@@ -37,7 +40,7 @@ from llmswap.telemetry.trace_context import TraceContext, new_span_id, new_trace
 LINKS_MAX = 128
 _PAST_KEPT = 8
 
-Life = tuple[ModelId, Generation]
+_Run = tuple[ModelId, Generation]
 
 
 @dataclass(slots=True)
@@ -63,6 +66,7 @@ class SwapSpans:
     Args:
         write: Takes the trees.
         backend: What a model runs on.
+        life: What metrics remember of a model, up to the step before.
 
     Attributes:
         requests: Who waits; set before the first step.
@@ -70,11 +74,14 @@ class SwapSpans:
 
     requests: RequestSpans
 
-    def __init__(self, write: Write, backend: Callable[[ModelId], Backend]) -> None:
+    def __init__(
+        self, write: Write, backend: Callable[[ModelId], Backend], life: Callable[[ModelId], Life | None]
+    ) -> None:
         self._write = write
         self._backend = backend
+        self._life = life
         self._models: dict[ModelId, _History] = {}
-        self._victims: dict[Life, Swap] = {}
+        self._victims: dict[_Run, Swap] = {}
         self._numbers = count(1)
 
     def __call__(self, step: Step) -> None:
@@ -105,8 +112,8 @@ class SwapSpans:
 
     def phase(self, phase: Phase) -> None:
         """Take note of a phase that is over."""
-        life = phase.model, phase.generation
-        swap = self._victims.get(life) or self._on(*life)
+        run = phase.model, phase.generation
+        swap = self._victims.get(run) or self._on(*run)
         if swap is not None:
             swap.phases.append(phase)
             swap.touched_s = phase.ended_s
@@ -165,7 +172,6 @@ class SwapSpans:
         if command.evicted_for is None:
             return
         swap = self._current(command.evicted_for, at_s)
-        swap.evicting_s = at_s
         swap.evicted = (*swap.evicted, command.model)
         self._victims[command.model, command.generation] = swap
 
@@ -203,14 +209,24 @@ class SwapSpans:
         history = self._models[swap.target]
         history.swap = None
         history.past.append(_Past(swap.context, swap.began_s, at_s))
-        self._victims = {life: other for life, other in self._victims.items() if other is not swap}
+        self._victims = {run: other for run, other in self._victims.items() if other is not swap}
         swap.ended_s, swap.outcome, swap.failure = at_s, outcome, failure
         joined = dict(sorted(self._joined(swap), key=lambda entry: entry[0]))
         swap.joined = len(joined)
         links = (trace.context for trace in joined.values() if self.requests.decide(trace, missed=True))
         swap.links = tuple(context for context, _ in zip(links, range(LINKS_MAX), strict=False))
+        self._look_back(swap)
         spans = spans_of(swap, lambda model: self._backend(model).name)
         self._write(Tree(swap.trace_id, spans))
+
+    def _look_back(self, swap: Swap) -> None:
+        """Note what metrics know of a swap that is over: whom it had to wait for, and that it was thrashing."""
+        life = self._life(swap.target)
+        counted = None if life is None else life.swap
+        if life is None or counted is None or counted.decided_s != swap.began_s:
+            return
+        swap.drained = counted.drained()
+        swap.thrash = swap.outcome == swap_outcomes.OK and life.came_back_soon(counted)
 
     def _joined(self, swap: Swap) -> Iterator[tuple[RequestId, RequestTrace]]:
         """Give who waited for it, in no order; the first to come is who triggered it."""

@@ -33,10 +33,13 @@ class Swap:
         root_id, start_id: Span ids that are known before their spans are written.
         number: Of the swaps of this run.
         generation: Of the life that is started or woken; None as long as nothing is.
-        evicted: Who had to go for it; `evicting_s`: when the last of them was told to.
+        began_s: When it was decided.
+        evicted: Who had to go for it.
         left: Who waited for it and does no more.
         touched_s: When something of it was last heard of.
         links: To the requests that waited, the one that triggered it first; `joined`: how many waited in all.
+        drained: From when to when, before it was decided, it had to wait for others to finish.
+        thrash: It brought back what had to go a short while before.
     """
 
     target: ModelId
@@ -49,7 +52,6 @@ class Swap:
     kind: str = ""
     reason: str = ""
     evicted: tuple[ModelId, ...] = ()
-    evicting_s: float | None = None
     phases: list[Phase] = field(default_factory=list)
     left: list[tuple[RequestId, RequestTrace]] = field(default_factory=list)
     touched_s: float = 0.0
@@ -58,6 +60,8 @@ class Swap:
     failure: str = ""
     joined: int = 0
     links: tuple[TraceContext, ...] = ()
+    drained: tuple[float, float] | None = None
+    thrash: bool = False
 
     @property
     def context(self) -> TraceContext:
@@ -67,13 +71,17 @@ class Swap:
 
 def spans_of(swap: Swap, backend: Callable[[ModelId], str]) -> list[Span]:
     """Give the spans of a swap that is over, the root first."""
-    root = Span(n.SWAP, swap.root_id, swap.began_s, swap.ended_s, links=swap.links)
+    drain = _drain(swap)
+    began_s = min([swap.began_s, *(span.began_s for span in drain)])
+    root = Span(n.SWAP, swap.root_id, began_s, swap.ended_s, links=swap.links)
+    root.events = ((swap.began_s, n.DECIDED, {}),)
     root.attributes = {
         n.FROM_MODEL: ", ".join(swap.evicted),
         n.TO_MODEL: swap.target,
         n.SWAP_ID: str(swap.number),
         n.JOINED: swap.joined,
         n.SWAP_OUTCOME: swap.outcome,
+        n.THRASH: swap.thrash,
     }
     if swap.generation is not None:
         root.attributes |= {n.SWAP_KIND: swap.kind, n.SWAP_REASON: swap.reason, n.GENERATION: swap.generation}
@@ -83,13 +91,16 @@ def spans_of(swap: Swap, backend: Callable[[ModelId], str]) -> list[Span]:
     if swap.outcome != swap_outcomes.OK:
         root.error, root.description = True, swap.failure[:_REASON_CHARS]
         root.attributes[n.ERROR_TYPE] = swap.outcome
-    return [root, *_drain(swap), *_phases(swap, backend)]
+    return [root, *drain, *_phases(swap, backend)]
 
 
-def _drain(swap: Swap) -> Iterable[Span]:
-    if swap.evicting_s is not None and swap.evicting_s - swap.began_s > SHORTEST_DRAIN_S:
-        told = {n.MODEL: ", ".join(swap.evicted)}
-        yield Span(n.DRAIN, new_span_id(), swap.began_s, swap.evicting_s, parent=swap.root_id, attributes={**told})
+def _drain(swap: Swap) -> list[Span]:
+    began_s, ended_s = swap.drained or (0.0, 0.0)
+    if ended_s - began_s <= SHORTEST_DRAIN_S:
+        return []
+    span = Span(n.DRAIN, new_span_id(), began_s, ended_s, parent=swap.root_id)
+    span.attributes = {n.MODEL: ", ".join(swap.evicted)}
+    return [span]
 
 
 def _phases(swap: Swap, backend: Callable[[ModelId], str]) -> Iterable[Span]:

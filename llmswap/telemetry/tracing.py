@@ -3,16 +3,16 @@
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from llmswap.config.settings import Launch, TelemetrySettings
 from llmswap.core.events import Generation
-from llmswap.core.explanation import Wait, Why
 from llmswap.core.fleet import ModelId
 from llmswap.core.step import Step
 from llmswap.runtime.observing import HeaderFields, Phase, RequestRecord
 from llmswap.telemetry.backends import Backend, backends_of
+from llmswap.telemetry.lives import History
 from llmswap.telemetry.names import SPAN_RESULTS
 from llmswap.telemetry.request_spans import RequestSpans
 from llmswap.telemetry.sampling import sampler_of
@@ -25,16 +25,6 @@ CLOSE_LIMIT_S = 2.0  # the rest of the end takes most of a second, and all of it
 PROTOCOLS = ("http/protobuf", "grpc")
 _COMPLAIN_EVERY_S = 60.0
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_CAUSES = {
-    Why.STARTING: "swap",
-    Why.STOPPING: "swap",
-    Why.SWAP: "swap",
-    Why.BUSY: "drain",
-    Why.LIMIT: "concurrency",
-    Why.HELD: "policy",
-    Why.YIELDING: "policy",
-    Why.LATER: "policy",
-}
 _NOBODY = Backend()
 
 
@@ -63,7 +53,7 @@ class Tracing:
 
     Args:
         environ: OTEL_* are read from it.
-        waits: Says why who waits; the loop's.
+        history: Gives what metrics remember, which sees each Step after this: so that both say the same.
         scheme: What clients are served by: http or https.
         open_outlet: Makes the outlet; for tests.
     """
@@ -73,21 +63,24 @@ class Tracing:
         settings: TelemetrySettings,
         launches: Mapping[ModelId, Launch],
         environ: Mapping[str, str],
-        waits: Callable[[int], Iterable[Wait]],
+        history: Callable[[], History],
         *,
         scheme: str = "http",
         open_outlet: Callable[[str, str, Mapping[str, str]], Outlet] | None = None,
     ) -> None:
         self._environ = environ
-        self._waits = waits
         self._open_outlet = open_outlet or open_otlp
         self._outlet: Outlet | None = None
         self._past = dict.fromkeys(SPAN_RESULTS, 0)
         self._where: tuple[str, str] | None = None
         self._backends: dict[ModelId, Backend] = {}
-        self._swaps = SwapSpans(self._write, self._backend)
+        self._swaps = SwapSpans(self._write, self._backend, lambda model: history().life(model))
         self._requests = RequestSpans(
-            self._write, self._swaps.within, self._why, lambda model: self._backend(model).name, scheme
+            self._write,
+            self._swaps.within,
+            lambda request: history().waiter(request),
+            lambda model: self._backend(model).name,
+            scheme,
         )
         self._swaps.requests = self._requests
         self._requests.left = self._swaps.left
@@ -173,12 +166,6 @@ class Tracing:
 
     def _backend(self, model: ModelId) -> Backend:
         return self._backends.get(model, _NOBODY)
-
-    def _why(self, model: ModelId) -> str:
-        for wait in self._waits(0):
-            if wait.model == model:
-                return _CAUSES.get(wait.obstacle.why, "")
-        return ""
 
 
 def receiver(settings: TelemetrySettings, environ: Mapping[str, str]) -> tuple[str, str] | None:

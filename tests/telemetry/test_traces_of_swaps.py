@@ -8,7 +8,7 @@ import pytest
 from llmswap.core.events import UnloadRequested
 from llmswap.core.fleet import ModelId
 from tests.stack import fake, until
-from tests.telemetry.traced import CHAT, Spans, status, traced, uncovered
+from tests.telemetry.traced import CHAT, Spans, seconds, status, traced, uncovered
 
 ENGINE = {"persona": "vllm", "enable_sleep_mode": True, "time_scale": 0.01, "sleep_l1": 10, "wake_l1": 10}
 SERVER = f"POST {CHAT}"
@@ -61,6 +61,7 @@ async def test_a_cold_swap_tells_the_stop_the_wait_for_memory_the_start_and_the_
         "llmswap.swap.reason": "request",
         "llmswap.swap.joined_requests": 1,
         "llmswap.swap.outcome": "ok",
+        "llmswap.swap.thrash": False,
     }
     assert status(swap) == ("unset", None)
     assert uncovered(swap, children) <= 0.02
@@ -72,6 +73,46 @@ async def test_a_cold_swap_tells_the_stop_the_wait_for_memory_the_start_and_the_
     assert answers[-1] == "answered 200"
     assert "answered 503" in answers
     assert len(answers) == len({*answers}), "an event per change, not per probe"
+
+
+async def test_a_swap_begins_with_the_wait_for_who_was_busy_and_both_sides_tell_how_long_that_was(serving) -> None:
+    models = {"a": {"cmd": fake("a", itl=50, output_tokens="exact:20")}, "b": {"cmd": fake("b")}}
+    async with serving(models) as program:
+        await program.ask("a", max_tokens=1)
+        busy = asyncio.create_task(program.ask("a", max_tokens=20))
+        await until(lambda: program.app.loop.snapshot().upstreams[ModelId("a")].in_flight, "a is busy")
+        assert await program.ask("b") == 200
+        await busy
+        (swap,) = swaps_to(program.spans, "b")
+        drain, *others = program.spans.children(swap)
+        queue = next(span for span in program.spans.named("llmswap.queue") if span.attributes["llmswap.model"] == "b")
+        metrics = await program.metrics()
+    assert drain.name == "llmswap.swap.drain"
+    assert drain.attributes == {"llmswap.model": "a"}
+    assert drain.start_time == swap.start_time
+    (decided,) = swap.events
+    assert decided.name == "decided"
+    assert drain.end_time <= decided.timestamp <= others[0].start_time
+    assert seconds(drain) == pytest.approx(
+        metrics['llmswap_swap_phase_duration_seconds_sum{kind="cold",phase="drain"}'], abs=1e-6
+    )
+    assert queue.links[0].context.span_id == swap.context.span_id
+    waited = {cause: queue.attributes[f"llmswap.wait.{cause}_s"] for cause in ("drain", "swap")}
+    assert queue.attributes["llmswap.wait.cause"] == max(waited, key=waited.__getitem__)
+    assert waited["drain"] == pytest.approx(seconds(drain), abs=1e-6)
+    for cause, spent_s in waited.items():
+        counted = metrics[f'llmswap_request_wait_seconds_total{{cause="{cause}",model="b"}}']
+        assert spent_s == pytest.approx(counted, abs=1e-6), cause
+
+
+async def test_coming_back_too_soon_is_told_of_the_swap_as_it_is_counted(serving) -> None:
+    async with serving({"a": {"cmd": fake("a")}, "b": {"cmd": fake("b")}}) as program:
+        for model in ("a", "b", "a"):
+            await program.ask(model)
+        thrash = [span.attributes["llmswap.swap.thrash"] for span in program.spans.named("llmswap.swap")]
+        metrics = await program.metrics()
+    assert thrash == [False, False, True]
+    assert metrics['llmswap_swap_thrash_total{to_model="a"}'] == 1
 
 
 async def test_a_wake_tells_the_sleep_of_who_went_and_each_call_to_their_control_apis(serving) -> None:

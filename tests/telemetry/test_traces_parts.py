@@ -16,6 +16,7 @@ from llmswap.core.fleet import ModelId
 from llmswap.core.step import Step
 from llmswap.runtime.observing import RequestOutcome, RequestRecord, UpstreamError
 from llmswap.telemetry.backends import Backend, backends_of
+from llmswap.telemetry.lives import Life, Waiter
 from llmswap.telemetry.otlp import Pipe
 from llmswap.telemetry.sampling import Sampler, sampler_of
 from llmswap.telemetry.spans import Span, Tree
@@ -207,6 +208,16 @@ class Kept:
         self.closed_s = limit_s
 
 
+class Forgetful:
+    """A History that remembers nothing."""
+
+    def life(self, model: ModelId) -> Life | None:
+        return None
+
+    def waiter(self, request: RequestId) -> Waiter | None:
+        return None
+
+
 @pytest.fixture
 def kept() -> Kept:
     return Kept()
@@ -215,7 +226,7 @@ def kept() -> Kept:
 @pytest.fixture
 def tracing(kept: Kept) -> Tracing:
     settings = TelemetrySettings(endpoint="http://127.0.0.1:9")
-    return Tracing(settings, {}, {}, lambda _: (), open_outlet=lambda *_: kept)
+    return Tracing(settings, {}, {}, Forgetful, open_outlet=lambda *_: kept)
 
 
 def waiting(record: RequestRecord, request: int, at_s: float) -> None:

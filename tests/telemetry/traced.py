@@ -89,6 +89,13 @@ class Traced:
                 while line and not line.startswith(b"data:"):
                     line = await answer.content.readline()
 
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics by its name and labels."""
+        async with self.http.get(f"{self.url}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {series: float(value) for series, value in samples}
+
     async def journal(self, model: str) -> list[dict[str, Any]]:
         """What the simulated upstream has been asked."""
         async with self.http.get(f"{self.url}/upstream/{model}/_fake/journal") as answer:
