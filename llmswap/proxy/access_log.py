@@ -99,7 +99,8 @@ class AccessLines:
             )
         )
         if record is not None and record.refusal is RejectReason.QUEUE_TIMEOUT:
-            log.warning("", extra=events((Event(QUEUE_TIMEOUT, *timed_out(record)),)))
+            late = Event(QUEUE_TIMEOUT, *timed_out(record))
+            log.warning("%s", late.message, extra=events((late,)))
         if len(self._entries) >= GATHER_MAX:
             self.flush()
         elif self._timer is None:

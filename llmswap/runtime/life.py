@@ -297,6 +297,8 @@ class Life:
                 waited = f"not ready after {self._launch.ready_timeout_s:g} s"
                 last = f"{self._launch.proxy}{self._launch.check_path} {prober.last}"
                 raise NotReadyError(f"{waited}: {last}") from None
+            finally:
+                phase.probes = prober.asked
             if self._stop.done():
                 phase.error = CUT_SHORT
                 return

@@ -10,7 +10,7 @@ from typing import Self
 
 from llmswap.config.settings import LogSettings
 from llmswap.core.fleet import ModelId
-from llmswap.runtime.logevents import ENCODERS, events_of, harmless, lines
+from llmswap.runtime.logevents import ENCODERS, harmless, lines
 from llmswap.runtime.logtime import stamper
 from llmswap.runtime.redaction import redact, redact_command
 from llmswap.runtime.stdout import Gap, StdoutWriter, gap
@@ -227,7 +227,7 @@ class ProxyLogHandler(logging.Handler):
         try:
             if self._encode is not None:
                 self._book.write_proxy(lines(record, self._encode, self._book.hide), apart=True)
-            elif record.msg or events_of(record) is None:
+            else:
                 self._book.write_proxy(self._text(record))
         except Exception:  # noqa: BLE001  logging's contract: a bad record must not break the caller
             self.handleError(record)

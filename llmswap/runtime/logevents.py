@@ -56,7 +56,7 @@ Encode = Callable[[float, str, str, str, Mapping[str, Value]], bytes]
 
 
 def events(told: Iterable[Event]) -> dict[str, Iterable[Event]]:
-    """Give the `extra` of a log record that tells these events. A record with an empty message tells only them."""
+    """Give the `extra` of a log record that tells these events."""
     return {_EVENTS: told}
 
 

@@ -209,6 +209,7 @@ class Phase:
         changes: Of a HEALTH_WAIT: when the probe's answer changed, and to what.
         exit_code: The leader's, if it ended by itself or was to end.
         freed_bytes: Of a FREE_WAIT: the device memory that was seen to come free; None if nobody can tell.
+        probes: Of a HEALTH_WAIT: how often it was asked; the last answer was the good one, if there is no error.
     """
 
     model: ModelId
@@ -223,6 +224,7 @@ class Phase:
     changes: tuple[tuple[float, str], ...] = ()
     exit_code: int | None = None
     freed_bytes: int | None = None
+    probes: int = 0
 
 
 PhaseObserver = Callable[[Phase], None]

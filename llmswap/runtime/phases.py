@@ -26,6 +26,7 @@ class Findings:
     call: str = ""
     status: int | None = None
     changes: Sequence[tuple[float, str]] = ()
+    probes: int = 0
     freed_bytes: int | None = None
 
 
@@ -75,5 +76,6 @@ class Phases:
                     tuple(found.changes),
                     None if ended is None else ended.code,
                     found.freed_bytes,
+                    found.probes,
                 )
             )

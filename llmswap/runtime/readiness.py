@@ -77,11 +77,13 @@ class Prober:
 
     Attributes:
         last: What the last probe found, in words, for the reason of a timeout.
+        asked: How many probes there were.
         changes: When that changed, monotonic, and to what: the first and the last CHANGES_MAX - 1 of them.
     """
 
     def __init__(self, target: Target) -> None:
         self.last = "was not asked yet"
+        self.asked = 0
         self.changes: list[tuple[float, str]] = []
         self._target = target
         self._refused = True
@@ -102,6 +104,7 @@ class Prober:
             await asyncio.sleep(min(slowest_s, max(FIRST_PROBE_S, (time.monotonic() - began_s) * _SHARE)))
 
     def _note(self) -> None:
+        self.asked += 1
         if not self.changes or self.changes[-1][1] != self.last:
             if len(self.changes) == CHANGES_MAX:
                 del self.changes[1]

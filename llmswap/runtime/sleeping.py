@@ -244,6 +244,8 @@ class Sleeper:
                 answer = await self._control.ask("GET", path, timeout_s=left_s)
             except NoAnswer as error:
                 raise SagaFailed(f"not ready after the wake, it {error}: GET {path}", lost=error.lost) from error
+            finally:
+                phase.probes += 1
             said = f"answered {answer.status}"
             if not phase.changes or phase.changes[-1][1] != said:
                 phase.changes = (*phase.changes, (time.monotonic(), said))

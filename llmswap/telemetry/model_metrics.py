@@ -97,9 +97,11 @@ class ModelMetrics:
             self._exits.cell(model, reason).value += 1
 
     def phase(self, phase: Phase) -> None:
-        """Count what became of a wait for a probe."""
+        """Count the probes of a wait for a good one: the last, if it came to that."""
         if phase.kind is PhaseKind.HEALTH_WAIT and phase.model in self._boards:
-            self._checks.cell(phase.model, "fail" if phase.error else "ok").value += 1
+            good = int(bool(phase.probes) and not phase.error)
+            self._checks.cell(phase.model, "ok").value += good
+            self._checks.cell(phase.model, "fail").value += phase.probes - good
 
     def read(self, views: Iterable[UpstreamView], lives: Iterable[Life], now_s: float) -> None:
         """Read off states, and how long they lasted."""

@@ -233,7 +233,9 @@ MODEL_FIT_HEADROOM = _gauge(
     "model",
     "gpu",
 )
-HEALTH_CHECKS = _counter("upstream_health_checks_total", "Waits for an upstream's probe.", "model", "result")
+HEALTH_CHECKS = _counter(
+    "upstream_health_checks_total", "Probes of upstreams that come up, by what they found.", "model", "result"
+)
 
 # GPU and host --------------------------------------------------------------------------------------------------------
 

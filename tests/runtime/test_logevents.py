@@ -132,11 +132,6 @@ def test_a_record_gives_each_of_its_events_and_what_is_unknown_is_left_out() -> 
     assert written(record("words", **events(told)), "text") == b"[INFO] words\n"
 
 
-def test_what_has_no_words_shows_only_where_events_do() -> None:
-    assert written(record("", **events((Event("quiet", "m", {}),))), "text") == b""
-    assert json.loads(written(record("", **events((Event("quiet", "m", {}),)))))["event"] == "quiet"
-
-
 @pytest.mark.parametrize("form", ["json", "logfmt", "text"])
 def test_secrets_are_hidden_wherever_they_stand_and_the_frame_stays(form: str) -> None:
     secret, odd = "message", 'se"cr\\et\tüber'

@@ -123,7 +123,9 @@ async def test_host_is_the_proxys_unless_configured_and_an_empty_path_is_the_bas
 async def test_anything_but_200_is_not_ready_and_is_told(answer, words):
     async with answering(answer) as (port, requests), asking(f"http://127.0.0.1:{port}") as prober:
         await until(lambda: len(requests) >= 3, "several probes")
+        await until(lambda: prober.asked >= 3, "they are counted")
         assert prober.last.startswith(words)
+        assert len(prober.changes) == 1
 
 
 async def test_silent_server_is_given_up_after_the_probes_own_timeout(monkeypatch):

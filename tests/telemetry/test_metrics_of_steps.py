@@ -287,7 +287,8 @@ def test_a_gpu_is_serving_before_it_is_swapping_and_lost_time_is_put_down_to_who
 def test_phases_of_a_swap_are_those_of_who_comes_and_of_who_goes_for_it() -> None:
     counted = Counted(A, B)
     swap_from_a_to_b(counted)
-    counted.metrics.phase(Phase(B, G2, PhaseKind.HEALTH_WAIT, 8.5, 12.0))
+    counted.metrics.phase(Phase(B, G2, PhaseKind.HEALTH_WAIT, 8.5, 12.0, probes=5))
+    counted.metrics.phase(Phase(B, G2, PhaseKind.HEALTH_WAIT, 12.0, 12.0, error="not ready", probes=3))
     counted.metrics.phase(Phase(A, G1, PhaseKind.STOP, 6.0, 8.0))  # told late: it belongs to no swap any more
     up(counted, A, G3, 20.0)
     counted.steps(Step(21.0, RequestArrived(request(9), B), [Stop(A, G3, StopCause.EVICT, evicted_for=B)]))
@@ -298,6 +299,7 @@ def test_phases_of_a_swap_are_those_of_who_comes_and_of_who_goes_for_it() -> Non
     assert samples['swap_phase_duration_seconds_sum{kind="cold",phase="health_wait"}'] == 3.5
     assert samples['swap_phase_duration_seconds_sum{kind="cold",phase="stop"}'] == 2.0
     assert samples['upstream_health_checks_total{model="b",result="ok"}'] == 1
+    assert samples['upstream_health_checks_total{model="b",result="fail"}'] == 4 + 3
 
 
 GIB = 1 << 30

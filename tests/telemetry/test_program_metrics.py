@@ -68,6 +68,7 @@ async def test_swaps_a_reload_and_the_upstreams_own_counts(stack: Stack, http: a
     assert of(before, "swap_phase_duration_seconds_count", 'phase="health_wait"') >= 4, "a port may have been taken"
     assert of(before, "swap_phase_duration_seconds_count", 'phase="stop"') == 3
     assert of(before, "upstream_health_checks_total", 'result="ok"') == 4
+    assert of(before, "upstream_health_checks_total", 'result="fail"') > 4, "it is asked before it listens"
     assert of(before, "event_loop_lag_seconds_count") > 5
     assert before["llmswap_config_last_reload_successful{}"] == 1
     assert before["process_resident_memory_bytes{}"] > 1e6

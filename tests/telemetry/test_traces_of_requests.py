@@ -6,6 +6,7 @@ import aiohttp
 import pytest
 from opentelemetry.trace import SpanKind
 
+from llmswap.runtime.logevents import events_of
 from tests.stack import fake, until
 from tests.telemetry.traced import CHAT, seconds, status, traced, uncovered
 
@@ -115,7 +116,7 @@ async def test_two_hundred_who_wait_for_one_swap_are_told_of_it_and_it_of_the_fi
     assert len(servers) == 200
 
 
-async def test_who_waits_too_long_leaves_a_queue_span_that_failed(serving) -> None:
+async def test_who_waits_too_long_leaves_a_queue_span_that_failed_and_a_warning(serving, caplog) -> None:
     config = {"queueTimeout": 1}
     async with serving(config, a={"boot": 30}) as program:
         refused = await program.ask("a")
@@ -125,6 +126,9 @@ async def test_who_waits_too_long_leaves_a_queue_span_that_failed(serving) -> No
     assert (server.attributes["llmswap.outcome"], server.attributes["llmswap.residency"]) == ("queue_timeout", "miss")
     assert status(queue) == ("error", "queue_timeout")
     assert queue.attributes["llmswap.queue.outcome"] == "timeout"
+    (told,) = (record for record in caplog.records if " in vain" in record.getMessage())
+    assert (told.levelname, [event.name for event in events_of(told)]) == ("WARNING", ["queue.timeout"])
+    assert told.getMessage().startswith("a: a request waited 1.")
     assert uncovered(server, [queue]) <= 0.02
 
 
