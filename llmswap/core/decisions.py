@@ -223,10 +223,11 @@ class Decisions:
         evict = [*movable(self._books.evictions(up)), *self._cleared_for(up)]
         ids = tuple(other.id for other in evict)
         ready = [other for other in evict if other.state is State.READY]
-        swap = Swap(up.id, ids, pending=set(ids), evicted=tuple(other.id for other in ready))
+        now_s = self._books.now_s
+        swap = Swap(up.id, ids, pending=set(ids), evicted=tuple(other.id for other in ready), since_s=now_s)
         self.reasons.note_swap(up, ready)
         self._books.add_swap(swap)
-        up.swap_since_s = self._books.now_s
+        up.swap_since_s = now_s
         for other in ready:
             if not up.cramped and self._find_bed(other, displace=True):
                 self._put_to_sleep(other, SleepCause.EVICT, evicted_for=up.id)

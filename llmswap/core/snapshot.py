@@ -48,10 +48,11 @@ class UpstreamView:
 
 @dataclass(frozen=True, slots=True)
 class SwapView:
-    """A model on its way in, and who must be gone first."""
+    """A model on its way in, who must be gone first, and when that was decided."""
 
     target: ModelId
     waiting_for: tuple[ModelId, ...]
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ class Swap:
         evict: Everybody who had to go, for as long as the swap lasts.
         pending: Those of them whose memory is not free yet. Nothing is started before this is empty.
         evicted: Those of them who were stopped for this swap.
+        since_s: When it was decided.
         begun: The start was ordered.
     """
 
@@ -22,6 +23,7 @@ class Swap:
     evict: tuple[ModelId, ...]
     pending: set[ModelId]
     evicted: tuple[ModelId, ...]
+    since_s: float
     begun: bool = False
 
     def collides(self, target: ModelId, evict: Collection[ModelId]) -> bool:
@@ -30,4 +32,4 @@ class Swap:
 
     def view(self) -> SwapView:
         """Show the swap."""
-        return SwapView(self.target, tuple(sorted(self.pending)))
+        return SwapView(self.target, tuple(sorted(self.pending)), self.since_s)

@@ -212,7 +212,7 @@ class Metrics:
         self._phases.turn(now_s)
         self._phases.known([gpu.label for gpu in self._sources.gpus()], self._models.places())
         self._queue.read(views, now_s)
-        self._swaps.read(snapshot.swaps, lives, now_s)
+        self._swaps.read(snapshot.swaps, now_s)
         self._models.read(views, lives.values(), now_s)
         self._models.read_fit()
         self._requests.read(self._facts)

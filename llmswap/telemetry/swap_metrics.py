@@ -108,9 +108,8 @@ class SwapMetrics:
         if swap is not None:
             self._phases.cell(phase.kind, swap.kind).observe(phase.ended_s - phase.began_s)
 
-    def read(self, running: Iterable[SwapView], lives: Mapping[ModelId, Life], now_s: float) -> None:
+    def read(self, running: Iterable[SwapView], now_s: float) -> None:
         """Read off which swaps are on."""
-        targets = [lives.get(view.target) for view in running]
-        since_s = [life.swap.decided_s for life in targets if life is not None and life.swap is not None]
-        self._running.value = float(bool(targets))
+        since_s = [view.since_s for view in running]
+        self._running.value = float(bool(since_s))
         self._running_since.value = time.time() - now_s + min(since_s) if since_s else 0.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.core.story import Story, arrive, cancel, done, failed, fleet, model, ready, stopped, tick, together
+from tests.core.story import Story, arrive, cancel, done, failed, fleet, model, ready, stopped, tick, together, unload
 
 
 def test_a_cold_model_is_started_once_and_serves_all_who_joined():
@@ -46,6 +46,15 @@ def test_waiting_requests_are_served_model_by_model():
     assert story.all_at(3, stopped("a", 1), ready("b", 2)) == ["start b#2", "dispatch 1 b#2", "dispatch 4 b#2"]
     assert story.all_at(4, done(1), done(4)) == ["stop b#2 evict for c"]
     assert story.all_at(5, stopped("b", 2), ready("c", 3)) == ["start c#3", "dispatch 2 c#3", "dispatch 5 c#3"]
+
+
+def test_a_swap_that_waits_for_who_stops_anyway_is_on_since_it_was_decided():
+    story = Story(fleet("a", "b"))
+    story.all_at(0, arrive(1, "b"), ready("b", 1), done(1), arrive(2, "a"), stopped("b", 1), ready("a", 2), done(2))
+    assert story.at(900, unload("a")) == ["stop a#2 unload"]
+    assert story.at(901, arrive(3, "b")) == []
+    (swap,) = story.scheduler.snapshot().swaps
+    assert (swap.target, swap.waiting_for, swap.since_s) == ("b", ("a",), 901)
 
 
 def test_those_who_waited_for_a_swap_are_served_before_a_higher_priority_evicts_it():

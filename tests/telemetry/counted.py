@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from llmswap.config.settings import Loaded, Settings
 from llmswap.core.fleet import Fleet, Model, ModelId
-from llmswap.core.snapshot import Snapshot, UpstreamView
+from llmswap.core.snapshot import Snapshot, SwapView, UpstreamView
 from llmswap.core.step import Step
 from llmswap.runtime.observing import RequestOutcome, RequestRecord, Usage
 from llmswap.telemetry import exposition
@@ -28,7 +28,7 @@ class Counted:
     """Metrics whose clock stands at the last step.
 
     Attributes:
-        views: What the scheduler's picture shows.
+        views: What the scheduler's picture shows; likewise `swaps`.
     """
 
     def __init__(
@@ -40,11 +40,12 @@ class Counted:
     ) -> None:
         self.now_s = start_s
         self.views: dict[ModelId, UpstreamView] = {}
+        self.swaps: tuple[SwapView, ...] = ()
         config = config or loaded(*models)
         self.metrics = Metrics(config, self._snapshot, sources, clock=lambda: self.now_s)
 
     def _snapshot(self) -> Snapshot:
-        return Snapshot(upstreams=self.views, swaps=(), draining=False)
+        return Snapshot(upstreams=self.views, swaps=self.swaps, draining=False)
 
     def steps(self, *steps: Step) -> None:
         """Show it steps."""

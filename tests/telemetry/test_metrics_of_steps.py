@@ -1,5 +1,7 @@
 """What metrics make of Steps: waits and their causes, swaps, residencies, states, GPU time."""
 
+import time
+
 import pytest
 
 from llmswap.core.commands import (
@@ -31,7 +33,7 @@ from llmswap.core.events import (
     WakeFailed,
 )
 from llmswap.core.fleet import Model, ModelId
-from llmswap.core.snapshot import UpstreamView
+from llmswap.core.snapshot import SwapView, UpstreamView
 from llmswap.core.states import State
 from llmswap.core.step import Step
 from llmswap.runtime.footprints import Seen
@@ -238,6 +240,18 @@ def test_coming_back_too_soon_is_thrashing_and_later_is_not() -> None:
     assert counted.get('swap_thrash_total{to_model="a"}') == 1
     assert counted.get('residency_requests_sum{model="a"}') == 1
     assert counted.get('residency_seconds_sum{model="a"}') == 10.0 + 10.0
+
+
+def test_running_swaps_are_as_old_as_the_oldest_however_long_ago_the_one_before_was() -> None:
+    counted = Counted(A, B)
+    swap_from_a_to_b(counted)
+    assert counted.get("swap_in_progress") == counted.get("swap_in_progress_start_timestamp_seconds") == 0
+    counted.now_s = 5000.0
+    counted.swaps = (SwapView(B, (A,), 4970.0), SwapView(A, (), 4990.0))
+    before = time.time()
+    samples = counted.samples()
+    assert samples["swap_in_progress"] == 1
+    assert before <= samples["swap_in_progress_start_timestamp_seconds"] + 30 <= time.time()
 
 
 def test_every_second_of_a_state_counts_the_present_one_too() -> None:
