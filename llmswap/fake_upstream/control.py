@@ -7,7 +7,7 @@ from dataclasses import asdict
 from aiohttp import WSMsgType, web
 
 from llmswap.fake_upstream.gpus import machine_of
-from llmswap.fake_upstream.serve import before_answer
+from llmswap.fake_upstream.serve import asked_time_s, before_answer
 from llmswap.fake_upstream.sglang import RELEASER
 from llmswap.fake_upstream.state import CALL, FAKE, Fake, json_response
 from llmswap.fake_upstream.vllm import SLEEPER
@@ -178,6 +178,10 @@ async def echo(request: web.Request) -> web.StreamResponse:
         digest.update(piece)
     if refusal := await before_answer(request):
         return refusal
+    if takes_s := asked_time_s(request):
+        engine = request.app[FAKE].engine
+        async with engine.slot():
+            await engine.spend(takes_s)
     return json_response(
         {
             "method": request.method,

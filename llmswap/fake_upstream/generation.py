@@ -37,6 +37,7 @@ class Run:
         produced: How many of them are out.
         finish: stop, length or abort.
         takes_s: How long it takes in all, before the time scale, tokens evenly spread; None leaves that to the knobs.
+        cold_s: How much later all of it comes, before the time scale, because its prompt must be read anew.
         started_s, first_s, last_s: Monotonic times of the slot, the first and the last token.
     """
 
@@ -50,6 +51,7 @@ class Run:
     key: str
     came: Arrival
     takes_s: float | None = None
+    cold_s: float = 0.0
     started_s: float = 0.0
     first_s: float = 0.0
     last_s: float = 0.0
@@ -115,7 +117,7 @@ def _first_s(engine: Engine, run: Run) -> float:
     """Give the time to the first token, before the time scale."""
     knobs = engine.knobs
     if run.takes_s is not None:
-        return run.takes_s / len(run.planned) if run.planned else 0.0
+        return run.cold_s + (run.takes_s / len(run.planned) if run.planned else 0.0)
     prefill_ms = knobs.prefill_ms(run.prompt_tokens - run.cached_tokens) * _spread(run.rng, knobs.ttft_std)
     if engine.cold_wake:
         engine.cold_wake = False

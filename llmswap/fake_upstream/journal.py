@@ -30,6 +30,7 @@ class Call:
         status: Of the response; None as long as there is none.
         outcome: open, done, client_gone, or cut (a fault ended it).
         tokens: Tokens sent.
+        first_s: When the first of them was made; None before, and for what makes none.
     """
 
     at_s: float
@@ -48,6 +49,7 @@ class Call:
     status: int | None = None
     outcome: str = "open"
     tokens: int = 0
+    first_s: float | None = None
     ended_s: float | None = None
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from llmswap.fake_upstream.dialect import limit_of, now, text_of
 from llmswap.fake_upstream.engine import Refused
-from llmswap.fake_upstream.serve import before_answer, served_model
+from llmswap.fake_upstream.serve import asked_time_s, before_answer, served_model
 from llmswap.fake_upstream.sse import EventStream
 from llmswap.fake_upstream.state import CALL, FAKE, json_response, read_json
 from llmswap.fake_upstream.tokens import answer, tokenize
@@ -39,10 +39,10 @@ async def models(request: web.Request) -> web.Response:
 
 @asynccontextmanager
 async def _worked(request: web.Request, prompt_tokens: int) -> AsyncIterator[None]:
-    """Hold a slot, and take as long as a prefill of so many tokens takes."""
-    engine = request.app[FAKE].engine
+    """Hold a slot, and take as long as the request says, else as a prefill of so many tokens takes."""
+    engine, takes_s = request.app[FAKE].engine, asked_time_s(request)
     async with engine.slot():
-        await engine.spend(engine.knobs.prefill_ms(prompt_tokens) / 1000)
+        await engine.spend(engine.knobs.prefill_ms(prompt_tokens) / 1000 if takes_s is None else takes_s)
         yield
     engine.metrics.count_tokens("stop", prompt_tokens, 0, 0)
 

@@ -22,6 +22,7 @@ from llmswap.fake_upstream.state import CALL, FAKE, Fake, read_json
 from llmswap.fake_upstream.usage import UsageStyle
 
 TAKES = "X-Fake-Takes"  # of one request: seconds from its turn to its last token, before the time scale
+COLD = "X-Fake-Cold"  # NAME SECONDS: so much later, before the time scale, if NAME has not asked in this life before
 
 
 class Cut(Exception):
@@ -37,10 +38,10 @@ def text_api(dialect: type[Dialect]) -> Callable[[web.Request], Awaitable[web.St
             return refusal
         model = served_model(fake, body)
         prompt, limit = dialect.prompt(body), limit_of(body, dialect.limits)
-        came, takes_s = Arrival.now(fake.engine), asked_time_s(request)
+        came, takes_s, cold_s = Arrival.now(fake.engine), asked_time_s(request), cold_time_s(request)
         async with fake.engine.slot():
             run = plan(fake.engine, model, prompt, limit, came)
-            run.takes_s = takes_s
+            run.takes_s, run.cold_s = takes_s, cold_s
             shape = dialect(body, run, _usage_style(fake), fake.options.persona)
             try:
                 if body.get("stream"):
@@ -48,6 +49,7 @@ def text_api(dialect: type[Dialect]) -> Callable[[web.Request], Awaitable[web.St
                 return await _whole(request, run, shape)
             finally:
                 _count(fake.engine.metrics, run)
+                request[CALL].first_s = run.first_s - fake.journal.born_s if run.produced else None
 
     return handle
 
@@ -59,14 +61,33 @@ def asked_time_s(request: web.Request) -> float | None:
         Refused: It says something else.
     """
     text = request.headers.get(TAKES)
+    return None if text is None else _seconds(TAKES, text)
+
+
+def cold_time_s(request: web.Request) -> float:
+    """Read how much longer an answer takes to a client that this process has not seen, before the time scale.
+
+    Raises:
+        Refused: The header says something else.
+    """
+    text = request.headers.get(COLD)
     if text is None:
-        return None
+        return 0.0
+    name, _, number = text.rpartition(" ")
+    seconds, acquainted = _seconds(COLD, number), request.app[FAKE].acquainted
+    if name in acquainted:
+        return 0.0
+    acquainted.add(name)
+    return seconds
+
+
+def _seconds(header: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds < inf:
-        raise Refused(400, f"{TAKES}: {text!r} is not a number of seconds, 0 or more")
+        raise Refused(400, f"{header}: {text!r} is not a number of seconds, 0 or more")
     return seconds
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -24,6 +24,7 @@ class Fake:
     Attributes:
         attend: What surrounds a call, if anything: it is awake, or its model loaded, for as long.
         closing: SIGTERM has come and it drains.
+        acquainted: Clients that said who they are when they asked for what is in their prompt's cache.
     """
 
     options: Options
@@ -33,6 +34,7 @@ class Fake:
     journal: Journal
     attend: Callable[[web.Request], AbstractAsyncContextManager[None]] | None = None
     closing: bool = False
+    acquainted: set[str] = field(default_factory=set)
 
 
 FAKE: web.AppKey[Fake] = web.AppKey("fake", Fake)

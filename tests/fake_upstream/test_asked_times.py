@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from llmswap.fake_upstream.serve import TAKES
+from llmswap.fake_upstream.serve import COLD, TAKES
 from tests.fake_upstream.harness import CHAT, served, spawned
 
 PATH = "/v1/chat/completions"
@@ -25,8 +25,36 @@ async def test_an_answer_takes_as_long_as_its_request_says_whatever_the_knobs_sa
 async def test_a_time_that_is_none_is_refused():
     async with served() as fake:
         for text in ("soon", "-1", "inf", "nan"):
-            status, body = await fake.post(PATH, CHAT, headers={TAKES: text})
-            assert (status, TAKES in body["error"]["message"]) == (400, True)
+            for header in (TAKES, COLD):
+                status, body = await fake.post(PATH, CHAT, headers={header: text})
+                assert (status, header in body["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/embeddings", {"input": "hello"}),
+        ("/v1/rerank", {"query": "hello", "documents": ["hello"]}),
+        ("/v1/audio/speech", {"input": "hello"}),
+        ("/v1/images/generations", {"prompt": "hello"}),
+    ],
+)
+async def test_other_apis_take_as_long_as_asked_too(path, body):
+    async with served("--time-scale", "0.1", "--ttft", "60000") as fake:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        async with fake.http.post(path, json=body, headers={TAKES: "1"}) as response:
+            await response.read()
+            assert response.status == 200
+        assert 0.09 < loop.time() - began_s < 1.0
+
+
+async def test_a_prompt_is_read_anew_once_for_each_client_of_a_life():
+    async with served("--time-scale", "0.01") as fake:
+        for name in ("one", "one", "other one", "one"):
+            await fake.post(PATH, CHAT, headers={TAKES: "1", COLD: f"{name} 20"})
+        took_s = [call["first_s"] - call["at_s"] for call in await fake.calls()]
+        assert [time_s > 0.2 for time_s in took_s] == [True, False, True, False]
 
 
 async def test_a_boot_counted_from_the_spawn_has_the_start_of_the_process_in_it():
