@@ -16,7 +16,7 @@ REAL := $(VENV)/.ready-real
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lint types contracts bench soak scenarios live real clean
+.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live real clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,6 +25,12 @@ setup: $(DEV) ## Install llmswap and the developers' tools into $(VENV)
 
 demo: $(RUNTIME) ## Serve three simulated models and watch them being swapped (Ctrl-C ends it)
 	@$(BIN)/llmswap demo $(ARGS)
+
+up: ## Start the stack with dashboards on Docker, with a GPU if there is one (deploy/README.md)
+	@deploy/up.sh $(ARGS)
+
+down: ## Stop the stack; what was measured is kept
+	docker compose down $(ARGS)
 
 test: $(DEV) ## Run the whole test suite (ARGS='-k name' narrows it down)
 	@$(BIN)/python -m compileall -q llmswap tests  # each program under test would compile it anew

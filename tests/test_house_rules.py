@@ -126,8 +126,19 @@ def test_the_top_level_is_fixed():
 def test_the_tests_mirror_the_rooms():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     folders = {path.parent for path in files(TESTS)} - {TESTS}
-    own = {"bench", "faults", "golden", "live", "promql", "real"}
-    own |= {"deploy", "grafana", "loadtests", "prometheus"}  # rooms beside the package
+    own = {
+        "bench",
+        "deploy",
+        "faults",
+        "golden",
+        "grafana",
+        "live",
+        "loadtests",
+        "prometheus",
+        "promql",
+        "real",
+        "real_stack",
+    }
     assert {folder.relative_to(TESTS).parts[0] for folder in folders} - rooms - own == set()
 
 
