@@ -45,6 +45,7 @@ from llmswap.runtime.watch import stamp, watch
 from llmswap.telemetry.hardware import Hardware
 from llmswap.telemetry.logs import StepLog, listening, rejected
 from llmswap.telemetry.metrics import Metrics, Sources
+from llmswap.telemetry.proxy_metrics import Losses
 from llmswap.telemetry.tracing import Tracing
 from llmswap.telemetry.watching import Watching
 
@@ -159,13 +160,19 @@ class App:
             learned=self.footprints.learned,
             gpus=self.sampler.gpus,
             hardware=hardware.freeze,
-            spans=lambda: self._tracing.counts,
-            span_queue=lambda: self._tracing.queue_length,
-            journal_dropped=lambda: self.journal.dropped,
-            stdout_dropped=lambda: self._stdout.dropped_bytes,
+            losses=self._losses(),
             swap_trace=self._tracing.swap_trace_id,
         )
         return Metrics(loaded, self.loop.snapshot, sources, caller_classes(loaded.settings.access))
+
+    def _losses(self) -> Losses:
+        return Losses(
+            spans=lambda: self._tracing.counts,
+            span_queue=lambda: self._tracing.queue_length,
+            journal=lambda: self.journal.dropped,
+            stdout=lambda: self._stdout.dropped_bytes,
+            readers=lambda: self.context.logs.dropped_bytes,
+        )
 
     def _phase(self, phase: Phase) -> None:
         self._tracing.phase(phase)

@@ -41,6 +41,7 @@ class Subscription:
         """Take bytes from the ring; called under its lock, from any thread."""
         if self._dropped or len(self._pending) + len(data) > SUBSCRIBER_BYTES:
             self._dropped += len(data)
+            self._ring.dropped_bytes += len(data)
         else:
             self._pending += data
         self._poke()
@@ -84,9 +85,14 @@ class Subscription:
 
 
 class LogRing:
-    """The last bytes written, and whoever follows them. Writing is O(bytes) and never waits."""
+    """The last bytes written, and whoever follows them. Writing is O(bytes) and never waits.
+
+    Attributes:
+        dropped_bytes: What readers did not get so far because they were too slow, all of them together.
+    """
 
     def __init__(self, capacity_bytes: int = RING_BYTES) -> None:
+        self.dropped_bytes = 0
         self.lock = threading.Lock()
         self._capacity = capacity_bytes
         self._held = bytearray()
@@ -195,10 +201,18 @@ class LogBook:
         lines = [line.rstrip() for line in tail.splitlines() if line.strip()]
         return [self.hide(redact_command(line), model) for line in lines[-count:]]
 
+    @property
+    def dropped_bytes(self) -> int:
+        """What readers of any ring did not get so far because they were too slow."""
+        return sum(ring.dropped_bytes for ring in self._rings())
+
     def end(self) -> None:
         """End every subscription, so that streams of log lines finish."""
-        for ring in (self.proxy, self.upstream, self.combined, *self._models.values()):
+        for ring in self._rings():
             ring.end()
+
+    def _rings(self) -> tuple[LogRing, ...]:
+        return (self.proxy, self.upstream, self.combined, *self._models.values())
 
     def _combine(self, data: bytes) -> None:
         self.combined.write(data)

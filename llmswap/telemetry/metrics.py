@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, generate_latest
@@ -27,7 +27,7 @@ from llmswap.telemetry.lives import Life, Waiter
 from llmswap.telemetry.model_facts import Facts, facts_of
 from llmswap.telemetry.model_metrics import ModelMetrics
 from llmswap.telemetry.names import COLD, WAKE1, WAKE2
-from llmswap.telemetry.proxy_metrics import ProxyMetrics
+from llmswap.telemetry.proxy_metrics import Losses, ProxyMetrics
 from llmswap.telemetry.queue_metrics import QueueMetrics
 from llmswap.telemetry.request_metrics import RequestMetrics
 from llmswap.telemetry.swap_metrics import SwapMetrics
@@ -51,18 +51,14 @@ class Sources:
         learned: What each model was seen to hold in each state.
         gpus: The GPUs as last seen.
         hardware: More families, of the machine.
-        spans: Spans by what became of them; `span_queue`, how many wait.
-        journal_dropped: Steps that the journal lost; `stdout_dropped`, bytes that standard output did.
+        losses: What did not get where it should.
         swap_trace: The trace of the last swap to a model; empty if there is none.
     """
 
     learned: Callable[[], Mapping[ModelId, Mapping[State, Seen]]] = dict
     gpus: Callable[[], Sequence[Gpu]] = tuple
     hardware: Callable[[], Iterable[Frozen]] = tuple
-    spans: Callable[[], Mapping[str, int]] = dict
-    span_queue: Callable[[], int] = int
-    journal_dropped: Callable[[], int] = int
-    stdout_dropped: Callable[[], int] = int
+    losses: Losses = field(default_factory=Losses)
     swap_trace: Callable[[ModelId], str] = lambda _: ""
 
 
@@ -103,9 +99,7 @@ class Metrics:
         self._swaps = SwapMetrics(catalogue, sources.swap_trace)
         self._models = ModelMetrics(catalogue, sources.learned, sources.gpus)
         self._phases = GpuPhases(catalogue, now_s)
-        self._proxy = ProxyMetrics(
-            catalogue, sources.spans, sources.span_queue, sources.journal_dropped, sources.stdout_dropped
-        )
+        self._proxy = ProxyMetrics(catalogue, sources.losses)
         self._facts: Mapping[ModelId, Facts] = {}
         counts = Counts(self._queue, self._swaps, self._models)
         self._fold = Fold(loaded.fleet, now_s, self._kind_of_wake, counts)

@@ -290,6 +290,9 @@ TRACE_SPANS = _counter("trace_spans_total", "Spans by what became of them.", "re
 TRACE_QUEUE = _gauge("trace_queue_length", "Spans waiting for export.")
 JOURNAL_DROPPED = _counter("journal_dropped_lines_total", "Steps that the journal could not keep.")
 STDOUT_DROPPED = _counter("stdout_dropped_bytes_total", "Log bytes that standard output did not take.")
+LOG_READERS_DROPPED = _counter(
+    "log_readers_dropped_bytes_total", "Log bytes that readers of /logs/stream were too slow for."
+)
 OBSERVER_ERRORS = _counter("metrics_errors_total", "Steps and requests that metrics failed on; the log has each kind.")
 
 EVERY = tuple(value for value in tuple(globals().values()) if isinstance(value, Metric))

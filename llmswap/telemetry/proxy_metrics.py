@@ -5,6 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import metadata
 
 import llmswap
@@ -23,22 +24,27 @@ def revision() -> str:
         return ""
 
 
-class ProxyMetrics:
-    """Counts what the proxy is and does beside serving.
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Who says, at once and on the event loop, what did not get where it should.
 
-    Args:
-        spans: Gives spans by what became of them; `queue`, how many wait.
-        journal_dropped: Gives the steps that the journal lost; `stdout_dropped`, the bytes that nobody read.
+    Attributes:
+        spans: Spans by what became of them; `span_queue`, how many wait.
+        journal: Steps that the journal lost.
+        stdout: Bytes of the log that standard output did not take; `readers`, the same of who follows it over HTTP.
     """
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        spans: Callable[[], Mapping[str, int]],
-        queue: Callable[[], int],
-        journal_dropped: Callable[[], int],
-        stdout_dropped: Callable[[], int],
-    ) -> None:
+    spans: Callable[[], Mapping[str, int]] = dict
+    span_queue: Callable[[], int] = int
+    journal: Callable[[], int] = int
+    stdout: Callable[[], int] = int
+    readers: Callable[[], int] = int
+
+
+class ProxyMetrics:
+    """Counts what the proxy is and does beside serving."""
+
+    def __init__(self, catalogue: Catalogue, losses: Losses) -> None:
         catalogue.family(names.BUILD_INFO).set(1.0, llmswap.__version__, revision(), platform.python_version())
         self._models = catalogue.family(names.CONFIG_MODELS).cell()
         self._reload_ok = catalogue.family(names.CONFIG_RELOAD_OK).cell()
@@ -50,8 +56,9 @@ class ProxyMetrics:
         self._queue = catalogue.family(names.TRACE_QUEUE).cell()
         self._journal = catalogue.family(names.JOURNAL_DROPPED).cell()
         self._stdout = catalogue.family(names.STDOUT_DROPPED).cell()
+        self._readers = catalogue.family(names.LOG_READERS_DROPPED).cell()
         self.errors = catalogue.family(names.OBSERVER_ERRORS).cell()
-        self._sources = spans, queue, journal_dropped, stdout_dropped
+        self._losses = losses
 
     def configured(self, models: int) -> None:
         """Take note of a good config."""
@@ -72,10 +79,11 @@ class ProxyMetrics:
 
     def read(self) -> None:
         """Read off what others count."""
-        spans, queue, journal_dropped, stdout_dropped = self._sources
-        counts = spans()
+        losses = self._losses
+        counts = losses.spans()
         for result in names.SPAN_RESULTS:
             self._spans.set(counts.get(result, 0), result)
-        self._queue.value = queue()
-        self._journal.value = journal_dropped()
-        self._stdout.value = stdout_dropped()
+        self._queue.value = losses.span_queue()
+        self._journal.value = losses.journal()
+        self._stdout.value = losses.stdout()
+        self._readers.value = losses.readers()

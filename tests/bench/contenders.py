@@ -20,6 +20,7 @@ from tests.bench.wire import MODEL
 
 READY_LIMIT_S = 30.0
 UPSTREAM_MODULE = "tests.bench.upstream"
+FLOOD_MODULE = "tests.bench.flood"
 
 NGINX = """
 {user}worker_processes 1;
@@ -58,13 +59,18 @@ def free_port() -> int:
 
 @dataclass
 class Served(AbstractContextManager["Served"]):
-    """A server under `command`, listening on `port`, with its books of CPU and memory."""
+    """A server under `command`, listening on `port`, with its books of CPU and memory.
+
+    Attributes:
+        stdout: A descriptor that takes its standard output instead of the log.
+    """
 
     name: str
     port: int
     command: list[str]
     log: Path
     environ: dict[str, str] = field(default_factory=dict)
+    stdout: int | None = None
     rss_mb: float = 0.0
 
     def __enter__(self) -> Self:
@@ -72,8 +78,8 @@ class Served(AbstractContextManager["Served"]):
             self.process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=log if self.stdout is None else self.stdout,
+                stderr=log,
                 env={**os.environ, **self.environ},
                 start_new_session=True,
             )
@@ -121,7 +127,7 @@ def _is_upstream(process: psutil.Process) -> bool:
         words = process.cmdline()
     except psutil.Error:
         return True  # gone
-    return UPSTREAM_MODULE in words or words[:1] == ["sleep"]
+    return bool({UPSTREAM_MODULE, FLOOD_MODULE} & {*words}) or words[:1] == ["sleep"]
 
 
 def accepts(port: int) -> bool:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.bench import contenders
+from tests.bench import contenders, trouble
 from tests.bench.contenders import Served, free_port
 from tests.bench.figures import CHUNK, FLAT_OUT, Row, cpu_per_unit
 
@@ -128,7 +128,7 @@ def _timed_ms(port: int, path: str) -> float:
 
 def rows(directory: Path, quick: bool) -> list[Row]:
     """Measure all of it."""
-    return [*cost_rows(directory, quick), *render_rows(directory, quick)]
+    return [*cost_rows(directory, quick), *render_rows(directory, quick), *trouble.rows(directory, quick)]
 
 
 SECTIONS: Mapping[str, Callable[[Path, bool], list[Row]]] = {"telemetry": rows}

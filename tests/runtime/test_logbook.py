@@ -48,7 +48,8 @@ async def test_subscriber_without_history_sees_only_new_lines():
 
 
 async def test_slow_subscriber_loses_bytes_and_is_told_how_many():
-    ring = LogRing()
+    book = LogBook()
+    ring = book.model(ModelId("m"))
     with ring.subscribe(history=False) as sub:
         ring.write(b"k" * SUBSCRIBER_BYTES)
         ring.write(b"lost" * 10)
@@ -57,6 +58,7 @@ async def test_slow_subscriber_loses_bytes_and_is_told_how_many():
         assert got == b"k" * SUBSCRIBER_BYTES + "\n— 41 bytes dropped —\n".encode()
         ring.write(b"after")
         assert await anext(aiter(sub)) == b"after"
+    assert (ring.dropped_bytes, book.dropped_bytes) == (41, 41)
 
 
 async def test_writer_in_another_thread_wakes_the_reader():

@@ -30,6 +30,7 @@ from llmswap.runtime.observing import RequestOutcome
 from llmswap.telemetry import exposition, names
 from llmswap.telemetry.cells import Columns, Frozen
 from llmswap.telemetry.metrics import CACHE_MAX_S, Sources
+from llmswap.telemetry.proxy_metrics import Losses
 from tests.telemetry.counted import Counted, fleet_of, loaded, record
 
 A, B = ModelId("a"), ModelId("b")
@@ -202,6 +203,18 @@ async def test_with_20_models_a_scrape_holds_the_loop_for_milliseconds_and_write
         return time.thread_time() - began_s
 
     assert min(held_s() for _ in range(5)) < 0.010
+
+
+def test_what_did_not_get_where_it_should_is_shown() -> None:
+    spans = {"exported": 5, "failed": 2}
+    losses = Losses(lambda: spans, lambda: 7, journal=lambda: 11, stdout=lambda: 13, readers=lambda: 17)
+    samples = Counted(A, sources=Sources(losses=losses)).samples()
+    assert samples['trace_spans_total{result="failed"}'] == 2
+    assert samples['trace_spans_total{result="dropped_queue"}'] == 0
+    assert samples["trace_queue_length"] == 7
+    assert samples["journal_dropped_lines_total"] == 11
+    assert samples["stdout_dropped_bytes_total"] == 13
+    assert samples["log_readers_dropped_bytes_total"] == 17
 
 
 async def test_a_scrape_that_is_given_up_takes_it_from_nobody() -> None:
