@@ -1,10 +1,5 @@
-"""One line for each request, in llmswap's log: in llama-swap's words, or as the event `request.completed`.
+"""One line for each request, in llmswap's log: in llama-swap's words, or as the event `request.completed`."""
 
-Lines are gathered for a moment and written in bursts: written one by one, between requests, they cost about a quarter
-of all CPU time (each finds cold caches and wakes the thread that writes to stdout).
-"""
-
-import asyncio
 import logging
 import re
 import time as clock
@@ -12,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
-from aiohttp.abc import AbstractAccessLogger
 
 from llmswap.core.commands import RejectReason
-from llmswap.proxy import records
 from llmswap.proxy.completed import COMPLETED, QUEUE_TIMEOUT, of_model, timed_out
 from llmswap.proxy.context import CONTEXT
 from llmswap.proxy.origin import client_address
@@ -25,15 +18,14 @@ from llmswap.runtime.observing import RequestRecord
 
 log = logging.getLogger(__name__)
 
-GATHER_S = 0.05
-GATHER_MAX = 256
-
 _SKIPPED = ("/wol-health", "/api/performance", "/metrics", "/sd/prometheus", "/upstream-metrics/")  # asked all the time
 _UNPRINTABLE = re.compile(r'[^\x20-\x7e]|["\\]')
 _USER_AGENT_MAX = 200
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """What a line says."""
+
     peer: str
     method: str
     path: str
@@ -54,7 +46,7 @@ class _Burst:
 
     __slots__ = ("_entries",)
 
-    def __init__(self, entries: Sequence[_Entry]) -> None:
+    def __init__(self, entries: Sequence[Entry]) -> None:
         self._entries = entries
 
     def __str__(self) -> str:
@@ -64,81 +56,55 @@ class _Burst:
         return map(_event, self._entries)
 
 
-class AccessLines:
-    """The lines of one application that are still to be written."""
-
-    def __init__(self) -> None:
-        self._entries: list[_Entry] = []
-        self._timer: asyncio.TimerHandle | None = None
-
-    def note(self, request: web.Request, status: int, size: int, took_s: float) -> None:
-        """Take note of a request that has ended. Does nothing while the level is off."""
-        path = request.rel_url.raw_path
-        if not log.isEnabledFor(logging.INFO) or path.startswith(_SKIPPED):
-            return
-        delivery = request.get(DELIVERY)
-        if delivery is not None and delivery.status:
-            size = delivery.bytes_out  # aiohttp does not see what goes past it
-        headers = request.headers
-        peer = request.remote or "-"
-        trusted = request.app[CONTEXT].loaded.settings.access.trusted_proxies
-        if trusted:
-            peer = client_address(peer, headers.get("X-Forwarded-For"), trusted)
-        agent = headers.get("User-Agent", "")
-        version = "1.1" if request.version.minor else "1.0"
-        served = request.get(SERVED)
-        substitute = None if served is None else served.substitute
-        record, resource = request.get(RECORD), request.match_info.route.resource
-        self._entries.append(
-            _Entry(
-                *(peer, request.method, path, version, status, size, agent, took_s, substitute),
-                id=request.get(REQUEST_ID, ""),
-                route="" if resource is None else resource.canonical,
-                at_s=clock.time(),
-                record=record,
-            )
-        )
-        if record is not None and record.refusal is RejectReason.QUEUE_TIMEOUT:
-            late = Event(QUEUE_TIMEOUT, *timed_out(record))
-            log.warning("%s", late.message, extra=events((late,)))
-        if len(self._entries) >= GATHER_MAX:
-            self.flush()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self.flush)
-
-    def flush(self) -> None:
-        """Write what has been gathered."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        entries, self._entries = self._entries, []
-        if entries:
-            burst = _Burst(entries)
-            log.info("%s", burst, extra=events(burst))
+def entry_of(request: web.Request, status: int, size: int, took_s: float) -> Entry | None:
+    """Give the entry of a request that has ended: None while the level is off, and for what is asked all the time."""
+    path = request.rel_url.raw_path
+    if not log.isEnabledFor(logging.INFO) or path.startswith(_SKIPPED):
+        return None
+    delivery = request.get(DELIVERY)
+    if delivery is not None and delivery.status:
+        size = delivery.bytes_out  # aiohttp does not see what goes past it
+    headers = request.headers
+    peer = request.remote or "-"
+    trusted = request.app[CONTEXT].loaded.settings.access.trusted_proxies
+    if trusted:
+        peer = client_address(peer, headers.get("X-Forwarded-For"), trusted)
+    agent = headers.get("User-Agent", "")
+    version = "1.1" if request.version.minor else "1.0"
+    served = request.get(SERVED)
+    substitute = None if served is None else served.substitute
+    record, resource = request.get(RECORD), request.match_info.route.resource
+    return Entry(
+        *(peer, request.method, path, version, status, size, agent, took_s, substitute),
+        id=request.get(REQUEST_ID, ""),
+        route="" if resource is None else resource.canonical,
+        at_s=clock.time(),
+        record=record,
+    )
 
 
-ACCESS_LINES: web.AppKey[AccessLines] = web.AppKey("llmswap.access_lines", AccessLines)
+def write(entries: Sequence[Entry]) -> None:
+    """Write the lines of requests, as one."""
+    if entries:
+        burst = _Burst(entries)
+        log.info("%s", burst, extra=events(burst))
 
 
-class AccessLog(AbstractAccessLogger):
-    """What aiohttp calls after each response."""
-
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        """Note a finished request."""
-        if isinstance(request, web.Request):
-            records.close(request, response.status, clock.monotonic(), request.app[CONTEXT].observer)
-            size = response.content_length or response.body_length
-            request.app[ACCESS_LINES].note(request, response.status, size, time)
+def warn(record: RequestRecord) -> None:
+    """Write a line of its own for a request that waited in vain."""
+    if record.refusal is RejectReason.QUEUE_TIMEOUT:
+        late = Event(QUEUE_TIMEOUT, *timed_out(record))
+        log.warning("%s", late.message, extra=events((late,)))
 
 
-def _line(entry: _Entry) -> str:
+def _line(entry: Entry) -> str:
     path, agent = _plain(entry.path), _plain(entry.agent[:_USER_AGENT_MAX])
     asked = f'"{entry.method} {path} HTTP/{entry.version}"'
     substitute = "" if entry.substitute is None else f" by substitute {_plain(entry.substitute)}"
     return f'Request {entry.peer} {asked} {entry.status} {entry.size} "{agent}" {entry.took_s:.6f}s{substitute}'
 
 
-def _event(entry: _Entry) -> Event:
+def _event(entry: Entry) -> Event:
     """Give the entry as an event: of a request for a model with what became of it there."""
     record = entry.record
     fields: dict[str, Value] = {

@@ -18,6 +18,7 @@ from llmswap.core.states import HOLDING, State
 from llmswap.core.upstreams import UNBORN
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.errors import RequestError
+from llmswap.proxy.finished import FINISHED
 from llmswap.proxy.models import UNLOADED
 from llmswap.runtime.footprints import Seen
 from llmswap.runtime.redaction import redact_command
@@ -158,7 +159,8 @@ async def cancel(request: web.Request) -> web.Response:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Give the Prometheus exposition."""
+    """Give the Prometheus exposition, of every answer that has been given."""
+    request.app[FINISHED].flush()
     body, content_type = await request.app[CONTEXT].metrics(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})
 

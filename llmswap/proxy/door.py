@@ -21,13 +21,13 @@ from multidict import CIMultiDictProxy
 
 from llmswap.config.settings import AccessSettings
 from llmswap.proxy import origin, records
-from llmswap.proxy.access_log import ACCESS_LINES
 from llmswap.proxy.auth import CHALLENGE, KeyRing, candidate_key
 from llmswap.proxy.bodies import BodyLimits
 from llmswap.proxy.callers import key_mark
 from llmswap.proxy.context import Context
 from llmswap.proxy.dialects import Dialect
 from llmswap.proxy.errors import RequestError
+from llmswap.proxy.finished import FINISHED
 from llmswap.proxy.records import STATUS_LEFT
 from llmswap.proxy.rendering import error_response, from_http_exception
 from llmswap.proxy.request_keys import IS_ADMIN, KEY_MARK, REQUEST_ID, SERVED, STARTED
@@ -122,9 +122,7 @@ class Door:
                 await _expect(request, self._context.limits)
             return await handler(request)
         except asyncio.CancelledError:
-            now_s = time.monotonic()
-            records.close(request, STATUS_LEFT, now_s, self._context.observer)
-            request.app[ACCESS_LINES].note(request, STATUS_LEFT, 0, now_s - began_s)
+            request.app[FINISHED].note(request, STATUS_LEFT, 0, time.monotonic() - began_s)
             raise
         except Exception as error:
             if isinstance(error, web.HTTPException) and error.status < 400:

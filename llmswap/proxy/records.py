@@ -6,7 +6,7 @@ from llmswap.core.commands import RejectReason
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.messages import UNREACHABLE, Delivery, End, Outgoing
 from llmswap.proxy.metering.meter import Meter
-from llmswap.proxy.request_keys import DELIVERY, KEY_MARK, METER, RECORD, REQUEST_ID
+from llmswap.proxy.request_keys import RECORD, REQUEST_ID
 from llmswap.runtime.gate import Lease, Ticket
 from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.observing import RequestObserver, RequestOutcome, RequestRecord, UpstreamError
@@ -93,22 +93,20 @@ def failed(request: web.Request, error: BaseException) -> None:
         record.error = f"{type(error).__name__}: {error}"
 
 
-def close(request: web.Request, status: int, ended_s: float, observer: RequestObserver) -> None:
-    """Tell the observer what became of it. Does nothing if it was for no model, or has been closed."""
-    record = request.get(RECORD)
-    if record is None or record.ended_s is not None:
-        return
-    record.ended_s = ended_s
-    record.status = status
-    record.caller_class = request.get(KEY_MARK, OTHER_CALLER)
-    delivery = request.get(DELIVERY)
+def close(record: RequestRecord, delivery: Delivery | None, meter: Meter | None) -> None:
+    """Note what became of it.
+
+    Args:
+        record: With the moment and the status that it ended with.
+        delivery: What its client got from an upstream; None if it was sent to none.
+        meter: Saw that.
+    """
     if delivery is not None:
         _take(record, delivery)
-        if METER in request:
-            _measure(record, request[METER], delivery)
+        if meter is not None:
+            _measure(record, meter, delivery)
     if record.outcome is None:
         record.outcome = _outcome(record, None if delivery is None else delivery.end)
-    observer.ended(record)
 
 
 def _take(record: RequestRecord, delivery: Delivery) -> None:

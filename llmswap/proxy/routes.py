@@ -17,10 +17,10 @@ from llmswap.proxy import (
     scraping,
     sleep_orders,
 )
-from llmswap.proxy.access_log import ACCESS_LINES, AccessLines
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Dialect
 from llmswap.proxy.door import Door, Route, Scope
+from llmswap.proxy.finished import FINISHED, Finished
 
 DOOR: web.AppKey[Door] = web.AppKey("llmswap.door", Door)
 
@@ -123,7 +123,7 @@ def build_app(context: Context) -> web.Application:
     """Put the HTTP surface together."""
     app = web.Application()
     app[CONTEXT] = context
-    app[ACCESS_LINES] = AccessLines()
+    app[FINISHED] = Finished(context)
     routes: dict[web.AbstractRoute, Route] = {}
     for line in sorted(table(), key=lambda line: line.path):  # methods of one path side by side share a resource
         resource = app.router.add_resource(line.path)
@@ -137,7 +137,7 @@ def build_app(context: Context) -> web.Application:
     app.cleanup_ctx.append(health.beating)
     app.on_startup.append(_refuse_undeclared)
     app.on_shutdown.append(_end_log_streams)
-    app.on_cleanup.append(_flush_access_lines)
+    app.on_cleanup.append(_tell_the_last)
     return app
 
 
@@ -151,8 +151,8 @@ async def _end_log_streams(app: web.Application) -> None:
     app[CONTEXT].logs.end()
 
 
-async def _flush_access_lines(app: web.Application) -> None:
-    app[ACCESS_LINES].flush()
+async def _tell_the_last(app: web.Application) -> None:
+    app[FINISHED].flush()
 
 
 async def _refuse_undeclared(app: web.Application) -> None:

@@ -14,9 +14,9 @@ from aiohttp import web
 from aiohttp.http import HttpRequestParser
 
 from llmswap.config.settings import AccessSettings
-from llmswap.proxy.access_log import AccessLog
 from llmswap.proxy.connection import Connection, Crowd
 from llmswap.proxy.context import CONTEXT
+from llmswap.proxy.finished import Ends
 from llmswap.proxy.origin import is_loopback, is_trusted
 from llmswap.proxy.routes import DOOR
 
@@ -122,7 +122,7 @@ def _connection_factory(app: web.Application, server: web.Server) -> Callable[[]
         max_field_size=LINE_BYTES_MAX,
         max_headers=HEADERS_MAX,
         auto_decompress=False,
-        access_log_class=AccessLog,
+        access_log_class=Ends,
     )
 
 

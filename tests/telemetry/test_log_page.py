@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from llmswap.proxy import completed
-from llmswap.proxy.access_log import _Burst, _Entry
+from llmswap.proxy.access_log import Entry, _Burst
 from llmswap.runtime import logevents
 from llmswap.runtime.observing import RequestOutcome, RequestRecord
 from llmswap.telemetry import logs
@@ -25,7 +25,7 @@ def test_the_page_has_every_event_and_no_other() -> None:
 
 def test_the_page_has_every_key_of_a_request() -> None:
     record = RequestRecord("r", "POST", "/r", "/r", 1.0, trace_id="a", span_id="b")
-    entry = _Entry("p", "POST", "/r", "1.1", 200, 2, "agent", 0.5, None, "r", "/r", 3.0, record)
+    entry = Entry("p", "POST", "/r", "1.1", 200, 2, "agent", 0.5, None, "r", "/r", 3.0, record)
     (event,) = _Burst([entry])
     assert set(event.fields) == keys("request.completed")
     assert set(completed.timed_out(record)[1]) == keys("queue.timeout")

@@ -11,6 +11,9 @@ _CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function
 _DELTAS = ("text", "thinking", "partial_json")
 _LAST = frozenset(("response.completed", "response.incomplete", "response.failed", "image_generation.completed"))
 _ABORTED = "abort"
+# What engines say beyond `usage`: most answers have none of it, and are not searched for each.
+_OF_ENGINE = frozenset(("timings", "metrics", "prompt_eval_duration", "eval_duration"))
+_OF_NATIVE = frozenset(("tokens_evaluated", "tokens_predicted", "prompt_eval_count", "eval_count"))
 
 
 class Tally:
@@ -83,7 +86,8 @@ class Tally:
             self.model = short_text(data.get("model"))
         if said := an_object(data.get("usage")):
             self._usage.update(words.usage(said))
-        self._engine(data)
+        if not _OF_ENGINE.isdisjoint(data):
+            self._engine(data)
 
     def body(self, data: Any) -> None:  # noqa: ANN401
         """Take a whole body: an object, or llama.cpp's array of them, one for each prompt."""
@@ -106,7 +110,8 @@ class Tally:
             self._natively(data)
         if meta := an_object(data.get("meta")):
             self._usage.update(words.billed(meta))
-        self._native.update(words.native(data))
+        if not _OF_NATIVE.isdisjoint(data):
+            self._native.update(words.native(data))
         if content:
             self.had_content()
 
@@ -118,13 +123,17 @@ class Tally:
 
     def usage(self) -> Usage:
         """Give what is known by now."""
-        counts = {**self._timings, **self._native, **self._usage}
-        reasons = tuple(self._reasons[index] for index in sorted(self._reasons))
-        known = Usage(done=self.done, prefill_s=self.prefill_s, decode_s=self.decode_s, failed=self.failed)
-        known.response_model, known.finish_reasons = self.model, reasons
-        for name, count in counts.items():
-            setattr(known, name, count)
-        return known
+        reasons = self._reasons
+        counts: dict[str, Any] = {**self._timings, **self._native, **self._usage}
+        return Usage(
+            **counts,
+            done=self.done,
+            prefill_s=self.prefill_s,
+            decode_s=self.decode_s,
+            failed=self.failed,
+            response_model=self.model,
+            finish_reasons=tuple(reasons[index] for index in sorted(reasons)),
+        )
 
     def _begun(self) -> None:
         if self.done is None:

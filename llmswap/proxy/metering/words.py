@@ -11,6 +11,15 @@ Counts = dict[str, int]
 """Fields of `Usage` with what was said of them."""
 
 _SANE_MAX = 1 << 48
+_DETAILS = frozenset(
+    (
+        "prompt_tokens_details",
+        "input_tokens_details",
+        "completion_tokens_details",
+        "output_tokens_details",
+        "reasoning_tokens",
+    )
+)
 _TEXT_MAX = 128
 
 
@@ -42,10 +51,10 @@ def usage(said: Object) -> Counts:
         prompt = a_count(said.get("total_tokens"))  # rerankers count nothing else
     if prompt == 0:
         return {}
+    if _DETAILS.isdisjoint(said):  # mostly
+        return _known(input_tokens=prompt, output_tokens=answer)
     prompt_details = an_object(said.get("prompt_tokens_details") or said.get("input_tokens_details"))
     details = an_object(said.get("completion_tokens_details") or said.get("output_tokens_details"))
-    if not (prompt_details or details or "reasoning_tokens" in said):  # mostly
-        return _known(input_tokens=prompt, output_tokens=answer)
     reasoning = _first(details, "reasoning_tokens")
     accepted, rejected = (a_count(details.get(f"{fate}_prediction_tokens")) for fate in ("accepted", "rejected"))
     return _known(
