@@ -22,9 +22,9 @@ SCRAPE_S = 60.0
 TARGET = 'instance="llmswap:8080",job="llmswap"'
 READ = ("swaps_total", "swap_thrash_total", "gpu_phase_seconds_total")
 ABOUT = """\
-# Made by `python -m tests.prometheus.simulated`: an hour and a quarter of named scenarios (docs/scenarios.md), played by
-# the simulator that `llmswap simulate` uses (seed {seed}), counted by llmswap's own metrics, read once a minute. Series that
-# stay at 0 are left out. It is made anew when the scheduler, a scenario or a metric changes.
+# Made by `python -m tests.prometheus.simulated`: an hour and a quarter of named scenarios (docs/scenarios.md), played
+# by the simulator behind `llmswap simulate` (seed {seed}), counted by llmswap's own metrics, read once a minute. Series
+# that stay at 0 are left out. It is made anew when the scheduler, a scenario or a metric changes.
 """
 
 
@@ -96,6 +96,9 @@ def _case(case: Case) -> Iterator[str]:
         times = range(5, MINUTES + 1, 5)
         yield from (f"      - {{alertname: LLMSwapThrashing, eval_time: {at}m, exp_alerts: []}}\n" for at in times)
         return
+    told = (
+        f"{case.fires} of the swaps of the last 30 minutes brought back a model that had been evicted a moment before"
+    )
     yield f"""\
       - alertname: LLMSwapThrashing
         eval_time: {MINUTES}m
@@ -103,8 +106,7 @@ def _case(case: Case) -> Iterator[str]:
           - exp_labels: {{severity: warning, job: llmswap, instance: "llmswap:8080"}}
             exp_annotations:
               summary: Models keep evicting each other.
-              description: "{case.fires} of the swaps of the last 30 minutes brought back a model that had been evicted a \
-moment before, and more than 10 % of a GPU's time went into swapping."
+              description: "{told}, and more than 10 % of a GPU's time went into swapping."
               runbook_url: https://github.com/llmswap/llmswap/blob/main/prometheus/RUNBOOK.md#llmswapthrashing
               dashboard_url: http://grafana.test/d/llmswap-swaps
 """
