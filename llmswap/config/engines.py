@@ -101,8 +101,9 @@ def _check_vllm(command: Command, section: ModelSection, env: Mapping[str, str],
     given = own.get(_DEV_MODE, env.get(_DEV_MODE, ""))
     if given in {"", "0"} and _DEV_MODE not in command.text and not command.has("--env-file"):
         issues.warn((*path, "env"), f"lacks {_DEV_MODE}=1: without it vLLM has no routes for sleeping")
-    if section.sleep.warmup and (command.has("--api-key") or "VLLM_API_KEY" in own):
-        issues.warn((*path, "sleep", "warmup"), "warms nothing up: its request carries no key, and this vLLM wants one")
+    if command.has("--api-key") or "VLLM_API_KEY" in own:
+        for key in (key for key in ("warmup", "canary") if getattr(section.sleep, key)):
+            issues.warn((*path, "sleep", key), "does nothing: its request carries no key, and this vLLM wants one")
 
 
 def _check_sglang(command: Command, sleeping: Sleeping, path: Path, issues: Issues) -> None:
@@ -124,7 +125,7 @@ def _check_lists(section: ModelSection, sleeping: Sleeping, file: ConfigFile, pa
         hint = """add /collective_rpc with body '{"method": "reload_weights"}'"""
         issues.warn((*path, "wakeEndpoints"), f"{_WEIGHTS_LOST} at level 2, and nothing here reads them again: {hint}")
     for index, step in enumerate(sleeping.sleep):
-        limited = section.sleep_endpoints[index].timeout or file.sleep_request_timeout
+        limited = section.sleep_endpoints[index].timeout or section.sleep.sleep_timeout or file.sleep_request_timeout
         if not limited and path_of(step) == "/sleep" and _level(step) == "1":
             message = (
                 "may take llmsnap's 10 s, but a first sleep at level 1 takes longer from about 8B on; set a timeout"

@@ -34,6 +34,7 @@ _VLLM_L2 = Sleeping(
     ),
     preset="vllm-l2",
     query=VLLM_QUERY,
+    canary=True,
 )
 
 # It refuses requests without a JSON body. Paused by `abort`, it counts as idle; it dies if it must release while busy.

@@ -33,7 +33,9 @@ class StepSection(Section):
     endpoint: Text = Field(min_length=1, description="Path, with a query if need be; sent to the model's `proxy`.")
     method: Method = Field(default="POST", description="GET, POST, PUT or PATCH, in any case.")
     body: Text = Field(default="", description="JSON text to send; empty for none.")
-    timeout: AtLeast0 = Field(default=0, description="Seconds until it must be answered; 0 takes the global value.")
+    timeout: AtLeast0 = Field(
+        default=0, description="Seconds until it must be answered; 0 takes the model's or global one."
+    )
 
 
 class SleepSection(Section):
@@ -45,6 +47,17 @@ class SleepSection(Section):
     )
     warmup: Flag = Field(
         default=False, description="Send a one-token request after each wake, before anybody is served."
+    )
+    canary: Flag | None = Field(
+        default=None,
+        description="Ask for the same few tokens before the first sleep and after each wake; other ones than then are "
+        "a failed wake. Absent: with vLLM's level 2, whose weights are read anew, unless `verify` is off.",
+    )
+    sleep_timeout: AtLeast1 | None = Field(
+        default=None, description="Seconds for each request that puts it to sleep; absent means the preset's own."
+    )
+    wake_timeout: AtLeast1 | None = Field(
+        default=None, description="Seconds for each request that wakes it; absent means the preset's own."
     )
     residual: Size | None = Field(
         default=None,

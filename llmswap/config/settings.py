@@ -52,6 +52,7 @@ class Sleeping:
         residual_bytes: Most device memory that it may keep asleep; None means a tenth of what it had, or a little more
             of a small model: contexts and graphs have a size of their own.
         warmup: Send a one-token request after a wake, before anybody is served.
+        canary: Ask for the same few tokens before the first sleep and after each wake, and compare.
         awake_check: Ask `check_path` after a wake.
         drain_s: How long an ordered sleep waits for what is in flight.
     """
@@ -63,6 +64,7 @@ class Sleeping:
     verify_memory: bool = True
     residual_bytes: int | None = None
     warmup: bool = False
+    canary: bool = False
     awake_check: bool = True
     drain_s: float = 60.0
 

@@ -10,7 +10,7 @@ from llmswap.config.issues import Issues
 from llmswap.config.presets import PRESETS, VLLM_QUERY
 from llmswap.config.schema import ConfigFile
 from llmswap.config.schema_models import ModelSection
-from llmswap.config.schema_sleeping import StepSection
+from llmswap.config.schema_sleeping import SleepSection, StepSection
 from llmswap.config.settings import PORT_MACRO, MemorySettings, Sleeping, SleepQuery, SleepStep
 from llmswap.config.tree import Path
 from llmswap.core.fleet import Model, ModelId
@@ -28,17 +28,20 @@ def memory(file: ConfigFile) -> MemorySettings:
 def sleeping(model: ModelId, section: ModelSection, file: ConfigFile, issues: Issues) -> Sleeping | None:
     """Gather how a model sleeps; None if it does not. Steps that are not used are checked all the same."""
     path = ("models", model)
-    sleep = _steps(section.sleep_endpoints, (*path, "sleepEndpoints"), file.sleep_request_timeout, issues)
-    wake = _steps(section.wake_endpoints, (*path, "wakeEndpoints"), file.wake_request_timeout, issues)
+    own = section.sleep
+    sleep_s = own.sleep_timeout or file.sleep_request_timeout
+    wake_s = own.wake_timeout or file.wake_request_timeout
+    sleep = _steps(section.sleep_endpoints, (*path, "sleepEndpoints"), sleep_s, issues)
+    wake = _steps(section.wake_endpoints, (*path, "wakeEndpoints"), wake_s, issues)
     lists = {"sleepEndpoints": sleep, "wakeEndpoints": wake}
-    if (preset := section.sleep.preset) is not None:
+    if (preset := own.preset) is not None:
         for key in (key for key, steps in lists.items() if steps):
             issues.error((*path, key), "cannot be used beside sleep.preset, which brings its own; remove one of them")
-        return None if section.sleep_mode == "disable" else _tuned(_of_preset(PRESETS[preset], file), section)
+        return None if section.sleep_mode == "disable" else _tuned(_of_preset(PRESETS[preset], own), section)
     if section.sleep_mode != "enable":
         return None
     if sleep and wake:
-        return _tuned(Sleeping(sleep, wake, query=_known_query(sleep, wake)), section)
+        return _tuned(_of_lists(sleep, wake), section)
     if not any(issues.is_wrong((*path, key)) for key in (*lists, "sleep")):  # misfits were taken out
         missing = " and ".join(key for key, steps in lists.items() if not steps)
         issues.error((*path, "sleepMode"), f"enable needs {missing}: give both lists, or a sleep.preset")
@@ -78,21 +81,24 @@ def _tuned(chosen: Sleeping, section: ModelSection) -> Sleeping:
         awake_check=own.verify,
         residual_bytes=own.residual,
         warmup=own.warmup,
+        canary=chosen.canary and own.verify if own.canary is None else own.canary,
         drain_s=float(own.drain_timeout),
     )
 
 
-def _of_preset(preset: Sleeping, file: ConfigFile) -> Sleeping:
-    """Give a preset its time limits: its own, unless the file has global ones."""
+def _of_preset(preset: Sleeping, own: SleepSection) -> Sleeping:
+    """Give a preset the model's time limits, if it has any. Global ones are for lists: a reload takes what it takes."""
 
-    def limited(steps: tuple[SleepStep, ...], timeout: int | None) -> tuple[SleepStep, ...]:
-        return steps if timeout is None else tuple(replace(step, timeout_s=float(timeout)) for step in steps)
+    def limited(steps: tuple[SleepStep, ...], limit: int | None) -> tuple[SleepStep, ...]:
+        return steps if limit is None else tuple(replace(step, timeout_s=float(limit)) for step in steps)
 
-    return replace(
-        preset,
-        sleep=limited(preset.sleep, file.sleep_request_timeout),
-        wake=limited(preset.wake, file.wake_request_timeout),
-    )
+    return replace(preset, sleep=limited(preset.sleep, own.sleep_timeout), wake=limited(preset.wake, own.wake_timeout))
+
+
+def _of_lists(sleep: tuple[SleepStep, ...], wake: tuple[SleepStep, ...]) -> Sleeping:
+    """Take the user's own steps. If they are vLLM's routes, it is known how to verify them."""
+    listed = Sleeping(sleep, wake, query=_known_query(sleep, wake))
+    return replace(listed, canary=listed.query is not None and listed.level == 2)
 
 
 def _known_query(sleep: tuple[SleepStep, ...], wake: tuple[SleepStep, ...]) -> SleepQuery | None:

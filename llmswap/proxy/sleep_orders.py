@@ -15,12 +15,13 @@ from llmswap.core.states import State
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.dialects import Dialect, error_body
 from llmswap.proxy.errors import RequestError
-from llmswap.runtime.sleeping import AWAKE_TIMEOUT_S, WARMUP_TIMEOUT_S
+from llmswap.runtime.canary import TIMEOUT_S
+from llmswap.runtime.sleeping import AWAKE_TIMEOUT_S
 
 MARGIN_S = 10.0  # beyond all that has a limit of its own: probes, kill, sweep
 PLACE_S = 60.0  # for those who must go before a model can be woken
 
-_WARMUP_CALLS = 3  # its name, and a completion by each of two routes
+_CANARY_CALLS = 3  # its name, and a completion by each of two routes
 _ON_THE_WAY = frozenset({State.STARTING, State.WAKING})
 _MAY_WAKE = frozenset({State.READY, State.SLEEP_PENDING, State.ASLEEP, State.WAKING})
 
@@ -37,7 +38,7 @@ async def sleep(request: web.Request) -> web.Response:
         return _told(before, 409, "not_ready", f"only a ready model can be put to sleep, and it is {before.state}")
     lapses_s = time.monotonic() + sleeping.drain_s
     context.loop.post(SleepRequested(before.model, lapses_s))
-    limit_s = sleeping.drain_s + sum(step.timeout_s for step in sleeping.sleep) + _ending_s(context, launch)
+    limit_s = sleeping.drain_s + _sleeping_s(sleeping) + _ending_s(context, launch)
     await context.loop.wait_for(partial(_sleep_ended, before), limit_s)
     return _sleep_answer(before, _view(context.loop.snapshot(), before.model), sleeping)
 
@@ -133,10 +134,16 @@ def _way_to_sleep(context: Context, model: ModelId) -> tuple[Launch, Sleeping | 
     return launch, launch.sleeping
 
 
+def _sleeping_s(sleeping: Sleeping) -> float:
+    """How long falling asleep may take."""
+    heard_s = _CANARY_CALLS * TIMEOUT_S if sleeping.canary else 0.0
+    return sum(step.timeout_s for step in sleeping.sleep) + heard_s
+
+
 def _waking_s(sleeping: Sleeping) -> float:
     """How long a wake may take, with the proof that it worked."""
-    warmup_s = _WARMUP_CALLS * WARMUP_TIMEOUT_S if sleeping.warmup else 0.0
-    return sum(step.timeout_s for step in sleeping.wake) + AWAKE_TIMEOUT_S + warmup_s
+    heard_s = _CANARY_CALLS * TIMEOUT_S if sleeping.warmup or sleeping.canary else 0.0
+    return sum(step.timeout_s for step in sleeping.wake) + AWAKE_TIMEOUT_S + heard_s
 
 
 def _ending_s(context: Context, launch: Launch) -> float:

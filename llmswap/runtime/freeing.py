@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # How often memory that is stuck is looked at again, at least.
 STUCK_LOOK_S = 1.0
+# How often one that loads is looked at.
+LOADING_LOOK_S = 2.0
 _REASON_CHARS = 300
 
 
@@ -101,17 +104,55 @@ class Unwatched:
 
 
 class Footprint:
-    """The device memory of one process tree: what it held when last seen, and whether that is gone."""
+    """The device memory of one process tree: what it held when last seen, and whether that is gone.
+
+    Attributes:
+        most_bytes: The most that it was seen to hold once it was up.
+    """
 
     def __init__(self, watch: MemoryWatch) -> None:
         self._watch = watch
         self._pids: frozenset[int] = frozenset()
         self._held = Held(None, "it was not measured yet")
+        # The same while it loads. Kept apart: an engine that is not up yet has not brought up all of its processes.
+        self._early_pids: frozenset[int] = frozenset()
+        self._early: Held | None = None
+        self.most_bytes = 0
 
     @property
     def held_bytes(self) -> int:
         """What it held when last measured; 0 if it never could be."""
-        return self._held.total_bytes or 0
+        return self._last[1].total_bytes or 0
+
+    @property
+    def _last(self) -> tuple[frozenset[int], Held]:
+        if self._pids or self._early is None:
+            return self._pids, self._held
+        return self._early_pids, self._early
+
+    @asynccontextmanager
+    async def loading(self, members: Callable[[], Awaitable[Iterable[Proc]]]) -> AsyncIterator[None]:
+        """While inside, look from time to time: one that dies before it is up leaves what nobody else has measured.
+
+        Args:
+            members: Looks who is in the tree.
+        """
+        looking = asyncio.create_task(self._look_early(members))
+        try:
+            yield
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    async def _look_early(self, members: Callable[[], Awaitable[Iterable[Proc]]]) -> None:
+        self._early = await self._watch.held(())  # what is used before it takes any
+        while self._early.total_bytes is not None:
+            await asyncio.sleep(LOADING_LOOK_S)
+            pids = frozenset(proc.pid for proc in await members())
+            if pids:
+                held = await self._watch.held(pids)
+                if held.total_bytes:
+                    self._early_pids, self._early = pids, held
 
     @property
     def unknown(self) -> str:
@@ -125,19 +166,25 @@ class Footprint:
             return
         held = await self._watch.held(pids)
         if held.total_bytes is not None or self._held.total_bytes is None:
-            self._pids, self._held = pids, held
+            self._pids = pids
+            self._take(held)
 
     async def renew(self) -> bool:
         """Measure anew those who were measured last, which spares looking for them. False if nobody ever was."""
         if self._pids:
-            self._held = await self._watch.held(self._pids)
+            self._take(await self._watch.held(self._pids))
         return bool(self._pids)
+
+    def _take(self, held: Held) -> None:
+        self._held = held
+        self.most_bytes = max(self.most_bytes, held.total_bytes or 0)
 
     async def freed(self, most_left_bytes: int, cap_s: float) -> Freed:
         """Wait until no more than so much of what was measured last is held, at most for `cap_s`."""
-        if self._held.total_bytes == 0:
+        pids, held = self._last
+        if held.total_bytes == 0 and held is not self._early:  # who was up and held nothing has not begun to since
             return Freed(ok=True, left_bytes=0)
-        return await self._watch.freed(self._pids, self._held, most_left_bytes, cap_s)
+        return await self._watch.freed(pids, held, most_left_bytes, cap_s)
 
     async def host_bytes(self) -> int | None:
         """Measure the host memory of those who were measured last; None if it cannot be measured."""

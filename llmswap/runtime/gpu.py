@@ -156,12 +156,14 @@ class GpuWatch:
         self._thread: threading.Thread | None = None
         self._under_way: _Call | None = None
 
-    async def ask(self, *, full: bool = False) -> Sample:
+    async def ask(self, *, full: bool = False, fresh: bool = False) -> Sample:
         """Give a sample that was begun at most `limit_s` ago, or a reason why there is none.
 
         Args:
             full: With vitals; a few milliseconds per GPU more.
+            fresh: Begun no earlier than now: one that is under way may not have seen what has just been taken.
         """
+        asked_s = time.monotonic()
         while True:
             call = self._under_way or self._begin(full=full)
             left_s = call.began_s + self._limit_s - time.monotonic()
@@ -170,7 +172,7 @@ class GpuWatch:
             if not call.answer.done():
                 took_s = time.monotonic() - call.began_s
                 return Sample(problem=f"the GPU driver has not answered for {took_s:.0f} s", took_s=took_s)
-            if call.full or not full:
+            if (call.full or not full) and (call.began_s >= asked_s or not fresh):
                 return call.answer.result()
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from llmswap.runtime.readiness import Prober, Target
 from llmswap.runtime.redaction import secrets_in
 from llmswap.runtime.sleeping import Doubt, SagaFailed, Sleeper, stand_by
 from llmswap.runtime.spawn import SpawnError
-from llmswap.runtime.start_errors import NotReadyError, PortTakenError, StartError
+from llmswap.runtime.start_errors import NoRoomError, NotReadyError, PortTakenError, StartError
 from llmswap.runtime.stopping import ask_to_stop, clear, look, unless
 from llmswap.runtime.tree import Proc, describe
 from llmswap.runtime.voice import REASON_CHARS, Voice
@@ -77,19 +77,24 @@ class House:
 class Life:
     """Runs one upstream from Start to its end, in one task.
 
+    Args:
+        needs_bytes: Device memory that it is known to need; 0 if nothing is.
+
     Attributes:
         base_url: Where it listens; settled once it is ready.
         port: The port given to it by `${PORT}`, once that is settled.
+        footprint: What it holds; `launched`: how it was to be started.
     """
 
-    def __init__(self, launch: Launch, generation: Generation, house: House) -> None:
+    def __init__(self, launch: Launch, generation: Generation, house: House, needs_bytes: int = 0) -> None:
         loop = asyncio.get_running_loop()
         self.model = launch.model
         self.generation = generation
         self.base_url = launch.proxy
         self._movable = launch.port is not None and PORT_MACRO in launch.cmd
         self.port: int | None = None
-        self._asked = launch
+        self._needs_bytes = needs_bytes
+        self.launched = launch
         self._launch = launch  # with the port filled in, once that is settled
         self._house = house
         house.logs.conceal(launch.model, secrets_in(launch.cmd, launch.env))
@@ -101,9 +106,8 @@ class Life:
         self._stop: asyncio.Future[None] = loop.create_future()
         self._hurry: asyncio.Future[None] = loop.create_future()
         self._order: asyncio.Future[Order] = loop.create_future()
-        self._footprint = Footprint(house.watch)
-        self._exited = self._failed = False
-        self._last = False
+        self.footprint = Footprint(house.watch)
+        self._exited = self._failed = self._last = False
         self._stuck_reason: str | None = None
         self.task = loop.create_task(self._live(), name=f"upstream {self.tag}")
 
@@ -156,7 +160,7 @@ class Life:
         self._house.over(self)
         if failure is not None and not self._stop.done():
             timed_out = isinstance(failure, NotReadyError)
-            lacking = not timed_out and self._voice.lacked_memory
+            lacking = not timed_out and (self._voice.lacked_memory or isinstance(failure, NoRoomError))
             self._house.post(StartFailed(self.model, self.generation, str(failure)[:REASON_CHARS], timed_out, lacking))
         else:
             self._house.post(UpstreamStopped(self.model, self.generation))
@@ -218,18 +222,18 @@ class Life:
         if self._launch.sleeping is None:
             return None
         control = Control(self.base_url, Target(self._launch).host_header)
-        return Sleeper(self._launch, control, self._footprint, self._measure, self._house.memory, self._phases)
+        return Sleeper(self._launch, control, self.footprint, self._measure, self._house.memory, self._phases)
 
     async def _measure(self) -> None:
         assert self._process is not None
         with contextlib.suppress(OSError):  # no descriptor left to look with: what was seen last has to do
-            await self._footprint.measure(await look(self._process.tree))
+            await self.footprint.measure(await look(self._process.tree))
 
     async def _start(self) -> StartError | None:
         """Bring it up; give what failed. Returns early when told to stop."""
         try:
             try:
-                await self._attempt(self._asked.port)
+                await self._attempt(self.launched.port)
             except PortTakenError as taken:
                 if not self._movable or self._stop.done():
                     raise
@@ -245,14 +249,19 @@ class Life:
     async def _attempt(self, port: int | None) -> None:
         if self._stop.done():
             return
-        if not self._asked.proxy:
+        if not self.launched.proxy:
             raise StartError("its proxy URL is empty")
         with self._phases.during(PhaseKind.START, lambda: self._process):
             process = await self._spawn(port)
         if self._launch.check_path is not None:
-            await self._become_ready(process, Target(self._launch))
+            async with self.footprint.loading(lambda: look(process.tree)):
+                await self._become_ready(process, Target(self._launch))
 
     async def _spawn(self, port: int | None) -> Process:
+        if not self._house.memory().start_anyway and (
+            lack := await self.footprint.lacks_host_memory(self._needs_bytes)
+        ):
+            raise NoRoomError(f"too little host memory for a start: {lack}")
         launch = self._launch = await self._settle(port)
         argv = split(launch.cmd)
         if (container := find(argv, self.tag, self._help)) is not None:
@@ -271,7 +280,7 @@ class Life:
 
     async def _settle(self, port: int | None) -> Launch:
         """Choose the port: the configured one, or another if that is taken and the command takes what it is given."""
-        launch = self._asked
+        launch = self.launched
         if self._movable:
             reserved = self._house.reserved(self)
             if port is None or port in reserved or not is_free(port):
@@ -344,7 +353,7 @@ class Life:
                 grace_s = min(grace_s, FAILED_GRACE_S)
             members = await look(process.tree)  # while families are whole: who is seen now is found later
             if not self._last:
-                await unless(self._footprint.measure(members), self._hurry)
+                await unless(self.footprint.measure(members), self._hurry)
             await ask_to_stop(process, self._stopper(process), grace_s, self._hurry)
         await clear(process.tree, polite=process.exited.done(), hurry=self._hurry, on_stuck=self._stuck)
         ended = await process.exited
@@ -360,11 +369,11 @@ class Life:
             return
         with self._phases.during(PhaseKind.FREE_WAIT) as phase:
             freed = await until_freed(
-                self._footprint, self.model, self._house.memory, lambda: self._last, self._hurry, self._memory_stuck
+                self.footprint, self.model, self._house.memory, lambda: self._last, self._hurry, self._memory_stuck
             )
             phase.error = self._stuck_reason or ""
             if freed is not None and freed.left_bytes is not None:
-                phase.freed_bytes = max(0, self._footprint.held_bytes - freed.left_bytes)
+                phase.freed_bytes = max(0, self.footprint.held_bytes - freed.left_bytes)
 
     def _stopper(self, process: Process) -> Callable[[], Process] | None:
         argv = split(self._launch.cmd_stop.replace(_PID_MACRO, str(process.pid)))

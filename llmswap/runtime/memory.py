@@ -16,7 +16,9 @@ from llmswap.runtime.freeing import Freed, Held
 from llmswap.runtime.gpu import Gpu, GpuWatch, Sample
 from llmswap.runtime.tree import describe, is_descendant, look_up
 
+# How often it is looked at: soon at first, because most of it is free at once.
 POLL_S = 0.1
+_FIRST_POLL_S = 0.01
 # Where it cannot be measured, what has exited gets this long; drivers need half a second to one and a half.
 BLIND_S = 1.5
 # Contexts and page tables of others come and go: growth that nobody claims counts from here on.
@@ -66,7 +68,7 @@ class DeviceMemory:
 
     async def held(self, pids: Collection[int]) -> Held:
         """Measure the device memory of these processes now."""
-        sample = await self._gpus.ask()
+        sample = await self._gpus.ask(fresh=True)
         by_device: dict[str, int] = {}
         for gpu in sample.gpus:
             mine = [used for pid, used in (gpu.by_pid or {}).items() if pid in pids]
@@ -74,9 +76,11 @@ class DeviceMemory:
                 return Held(None, gpu.problem)
             if mine:
                 by_device[gpu.uuid] = sum(used or 0 for used in mine)
-        if not by_device and (reason := doubt(sample.gpus, pids) if sample.gpus else sample.problem):
+        if not by_device and (reason := _doubt_of_nothing(sample, pids)):
             return Held(None, reason)
-        unclaimed = {gpu.uuid: gpu.unclaimed_bytes for gpu in sample.gpus if gpu.uuid in by_device}
+        # Of who holds nothing yet: on any of them, what it leaves behind may be found.
+        theirs = by_device or {gpu.uuid for gpu in sample.gpus}
+        unclaimed = {gpu.uuid: gpu.unclaimed_bytes for gpu in sample.gpus if gpu.uuid in theirs}
         # What others who are gone still hold is about to be given back, and must not hide what these will leave behind.
         known = {uuid: max(0, used - self._lingers_on(uuid)) for uuid, used in unclaimed.items() if used is not None}
         return Held(sum(by_device.values()), "", by_device, known, {pid: _born(pid) for pid in pids})
@@ -84,7 +88,8 @@ class DeviceMemory:
     async def freed(self, pids: Collection[int], before: Held, most_left_bytes: int, cap_s: float) -> Freed:
         """Wait until no more than `most_left_bytes` of `before` are held, at most for `cap_s`.
 
-        Where it cannot be measured, or no longer, it waits for BLIND_S and says that nobody can tell.
+        Where it cannot be measured, or no longer, it waits for BLIND_S and says that nobody can tell. Who was never
+        seen to hold any, and is dead, may have taken some in its last moment: that is not waited for any longer either.
         """
         wait = object()
         try:
@@ -98,8 +103,10 @@ class DeviceMemory:
     async def _await_freed(
         self, wait: object, pids: Collection[int], before: Held, most_left_bytes: int, cap_s: float
     ) -> Freed:
-        deadline_s = time.monotonic() + cap_s
+        sure = bool(before.by_device) or before.total_bytes is None
+        deadline_s = time.monotonic() + (cap_s if sure else min(cap_s, BLIND_S))
         blind_until_s: float | None = None
+        pause_s = min(_FIRST_POLL_S, POLL_S)
         while True:
             sample = await self._gpus.ask()
             rest = _rest(sample, pids, before)
@@ -115,10 +122,13 @@ class DeviceMemory:
                 left_bytes = sum(part.bytes for part in rest)
                 if left_bytes <= most_left_bytes:
                     return Freed(ok=True, left_bytes=left_bytes)
+                if now_s >= deadline_s and not sure:
+                    return Freed(None, None, "more is used than before it was started, but nobody saw it hold any")
                 if now_s >= deadline_s:
                     worst = sorted(rest, key=lambda part: -part.bytes)[:_NAMED_MAX]
                     return Freed(ok=False, left_bytes=left_bytes, reason=", ".join(map(str, worst)))
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, POLL_S)
 
     async def host_bytes(self, pids: Collection[int]) -> int | None:
         """Measure the host memory of these processes; None if it cannot be measured."""
@@ -165,6 +175,9 @@ def _rest(sample: Sample, pids: Collection[int], before: Held) -> list[_Rest] | 
     seen = {gpu.uuid: gpu for gpu in sample.gpus}
     any_dead = any(_is_dead(pid, before) for pid in before.born)
     rest = []
+    if not before.by_device:  # what it took in its last moment, nobody has seen it hold
+        for uuid in before.unclaimed.keys() & seen.keys():
+            rest += _lingering(seen[uuid], before.unclaimed[uuid], seen[uuid].used_bytes or 0)
     for uuid, held_bytes in before.by_device.items():
         gpu = seen.get(uuid)
         if gpu is None:
@@ -188,6 +201,15 @@ def _lingering(gpu: Gpu, unclaimed_before: int | None, missing_bytes: int) -> li
     if growth <= TOLERANCE_BYTES or missing_bytes <= 0:
         return []
     return [_Rest(gpu.index, gpu.uuid, None, min(growth, missing_bytes))]
+
+
+def _doubt_of_nothing(sample: Sample, pids: Collection[int]) -> str:
+    """Say why these processes may hold device memory although none is listed; empty if they hold none."""
+    if not sample.gpus:
+        return sample.problem
+    if not pids:  # nobody is there yet
+        return next((gpu.problem for gpu in sample.gpus if gpu.unclaimed_bytes is None), "")
+    return doubt(sample.gpus, pids)
 
 
 def doubt(gpus: Collection[Gpu], pids: Collection[int]) -> str:

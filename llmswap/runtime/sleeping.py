@@ -6,14 +6,16 @@ it. After the first thing that goes wrong the engine is not asked again: it may 
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 import orjson
 
 from llmswap.config.settings import Launch, MemorySettings, Sleeping, SleepQuery, SleepStep
+from llmswap.runtime.canary import Canary, CanaryDied
 from llmswap.runtime.control import Answer, Control, NoAnswer
 from llmswap.runtime.freeing import Footprint, Freed
 from llmswap.runtime.observing import PhaseKind
@@ -26,7 +28,6 @@ QUERY_TIMEOUT_S = 5.0
 SETTLE_S = 1.0
 # From the last step of a wake until `check_path` answers 200. SGLang's /health may take 20 s by itself.
 AWAKE_TIMEOUT_S = 30.0
-WARMUP_TIMEOUT_S = 60.0
 # How often what a life holds is looked at, and a sleeper asked whether all is well; and how often in a row not.
 VIGIL_S = 30.0
 # So long after a change: whoever waited for it goes first.
@@ -41,11 +42,6 @@ _UNFREED_SHARE = 0.98
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 _SHOWN_CHARS = 200
 _GIB = 1 << 30
-
-_WARMUPS = (
-    ("/v1/completions", {"prompt": "Hi", "max_tokens": 1}),
-    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}),
-)
 
 
 class SagaFailed(Exception):
@@ -102,6 +98,7 @@ class Sleeper:
         self._measure = measure
         self._memory = memory
         self._phases = phases
+        self._canary = Canary(control, self._note)
         self._freed_bytes = 0
         self._noted: set[str] = set()
 
@@ -123,6 +120,9 @@ class Sleeper:
 
     async def _fall_asleep(self) -> int | None:
         async with self._control.conversation():
+            if self._how.canary:
+                with _told("before the sleep"):
+                    await self._canary.learn()
             if not await self._footprint.renew():
                 await self._measure()
             await self._walk("sleep", self._how.sleep)
@@ -145,9 +145,9 @@ class Sleeper:
             if self._how.awake_check and self._check_path is not None and not told:
                 with self._phases.during(PhaseKind.HEALTH_WAIT) as phase:
                     await self._until_ready(self._check_path, phase)
-            if self._how.warmup:
-                with self._phases.during(PhaseKind.WARMUP):
-                    await self._warm_up()
+            if self._how.warmup or self._how.canary:
+                with self._phases.during(PhaseKind.WARMUP), _told("after the wake"):
+                    await self._canary.hear(compare=self._how.canary)
 
     async def doubt(self) -> Doubt | None:
         """Ask a sleeper whether all is well, by its state query: a route that neither wakes it nor needs its memory.
@@ -255,33 +255,6 @@ class Sleeper:
                 raise SagaFailed(f"not ready {AWAKE_TIMEOUT_S:g} s after the wake: GET {path} answered {answer.status}")
             await asyncio.sleep(_POLL_S)
 
-    async def _warm_up(self) -> None:
-        """Have it generate one token. An engine that does not serve text is left as it is."""
-        model = await self._served_name()
-        for path, body in _WARMUPS if model is not None else ():
-            answer = await self._warm_call("POST", path, orjson.dumps({"model": model, **body}).decode())
-            if answer.good:
-                return
-        self._note("it cannot be warmed up: it serves no completions")
-
-    async def _served_name(self) -> str | None:
-        answer = await self._warm_call("GET", "/v1/models")
-        try:
-            name = orjson.loads(answer.body)["data"][0]["id"] if answer.good else None
-        except (ValueError, LookupError, TypeError):
-            return None
-        return name if isinstance(name, str) else None
-
-    async def _warm_call(self, method: str, path: str, body: str = "") -> Answer:
-        """Ask what serves. 4xx means that it does not serve this; 5xx, that it cannot."""
-        try:
-            answer = await self._control.ask(method, path, body, timeout_s=WARMUP_TIMEOUT_S)
-        except NoAnswer as error:
-            raise SagaFailed(f"the warm-up request {error}: {method} {path}", lost=error.lost) from error
-        if answer.status >= 500 and answer.status not in _NO_SUCH_ROUTE:
-            raise SagaFailed(f"the warm-up request answered {answer.status}: {method} {path}: {_shown(answer)}")
-        return answer
-
     def _note(self, text: str) -> None:
         """Log what could not be told, once."""
         if text not in self._noted:
@@ -304,6 +277,15 @@ async def stand_by(measure: Callable[[], Awaitable[None]], sleeper: Sleeper | No
         doubts = doubts + 1 if doubt else 0
         if doubt and doubts >= DOUBTS:
             return doubt
+
+
+@contextlib.contextmanager
+def _told(when: str) -> Iterator[None]:
+    """Make of a canary's death a failure of the sleep or the wake."""
+    try:
+        yield
+    except CanaryDied as death:
+        raise SagaFailed(f"{when}, {death}", lost=death.lost) from death
 
 
 def _state(answer: Answer, query: SleepQuery) -> bool | None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class Supervisor:
     ) -> None:
         self._launches = launches
         self._lives: dict[ModelId, Life] = {}
+        self._held_before: dict[ModelId, tuple[Launch, int]] = {}  # the most, by who was launched so
         self._tasks: set[asyncio.Task[None]] = set()
         self._registry = Registry(state_dir, instance)
         self._reaper = Reaper(self._own_pids)
@@ -119,7 +121,10 @@ class Supervisor:
 
     def _start(self, command: Start) -> None:
         assert command.model not in self._lives, f"{command.model} is running already"
-        life = Life(self._launches[command.model], command.generation, self._house)
+        launch = self._launches[command.model]
+        like, most_bytes = self._held_before.get(command.model, (launch, 0))
+        alike = replace(like, port=launch.port) == launch
+        life = Life(launch, command.generation, self._house, most_bytes if alike else 0)
         self._lives[command.model] = life
         self._tasks.add(life.task)
         life.task.add_done_callback(self._done)
@@ -150,6 +155,8 @@ class Supervisor:
 
     def _over(self, life: Life) -> None:
         del self._lives[life.model]
+        if life.footprint.most_bytes:
+            self._held_before[life.model] = life.launched, life.footprint.most_bytes
         self._registry.forget(life.tag)
 
     def _record(self, life: Life, members: Iterable[Proc]) -> None:

@@ -102,7 +102,7 @@ def test_the_page_says_what_each_preset_sends():
 
 FAIR = ("priority", "maxWait", "hold", "queueLimit")
 TRACES = ("endpoint", "protocol", "sampler", "percent", "trustRemoteParent")
-SLEEP = ("preset", "verify", "warmup", "residual", "drainTimeout")
+SLEEP = ("preset", "verify", "warmup", "canary", "sleepTimeout", "wakeTimeout", "residual", "drainTimeout")
 
 
 def test_the_page_says_whose_each_key_is():

@@ -76,8 +76,9 @@ def test_the_environment_that_vllm_will_have_counts(own, inherited, fine):
 )
 def test_a_warm_up_needs_a_vllm_without_a_key(cmd, keys):
     assert warned(cmd, f"{keys}, {L1}") == []
-    (said,) = warned(cmd, f"{keys}, sleep: {{preset: vllm-l1, warmup: yes}}")
-    assert said == ("models.m.sleep.warmup: warms nothing up: its request carries no key, and this vLLM wants one")
+    for key in ("warmup", "canary"):
+        (said,) = warned(cmd, f"{keys}, sleep: {{preset: vllm-l1, {key}: yes}}")
+        assert said == (f"models.m.sleep.{key}: does nothing: its request carries no key, and this vLLM wants one")
 
 
 def test_sglang_without_what_it_needs():

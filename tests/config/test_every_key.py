@@ -80,11 +80,12 @@ def test_how_models_sleep(every):
         verify_memory=False,
         residual_bytes=3 << 30,
         warmup=True,
+        canary=True,
         awake_check=False,
         drain_s=20,
     )
     preset = every.settings.models["embed-id"].launch.sleeping
-    assert (preset.preset, {step.timeout_s for step in (*preset.sleep, *preset.wake)}) == ("sglang", {40, 50})
+    assert (preset.preset, {step.timeout_s for step in (*preset.sleep, *preset.wake)}) == ("sglang", {30, 300})
     assert every.settings.models["box"].launch.sleeping is None
     assert every.settings.memory == MemorySettings(0.95, 20, start_anyway=True)
 

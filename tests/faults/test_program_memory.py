@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -96,6 +97,41 @@ async def test_F118_a_driver_that_cannot_be_asked_costs_a_swap_little_and_nothin
     if fault == "hang":
         box.ail("")
         await serves(http, program, "a")
+
+
+SLEEPY = {"env": ["VLLM_SERVER_DEV_MODE=1"], "sleep": {"preset": "vllm-l1"}}
+
+
+@pytest.mark.parametrize("on_timeout", ["fail", "start-anyway"])
+async def test_F056_a_model_that_the_hosts_memory_has_no_room_for_is_neither_woken_nor_started_over_it(
+    box, http, on_timeout
+):
+    """Its GPU takes the host's memory, as GB10's does, and no host has as much as this model is said to hold."""
+    box.ail("shared")
+    options = {"persona": "vllm", "enable_sleep_mode": True, "time_scale": 0.001, "boot": 0, "gpu_l1": 1}
+    engine = {"gpu_ledger": box.ledger, "gpu_total": 99_000, "gpu_ready": 90_000, "gpu_release_lag": 0}
+    models = {"a": {"cmd": fake("a", **options, **engine), **SLEEPY}, "b": {"cmd": fake("b", boot=0)}}
+    program = box.stack.start({"models": models, "gpuMemory": {"onTimeout": on_timeout}})
+    for model in "ab":
+        await serves(http, program, model)
+    assert (await program.running())["a"] == "asleep"
+    code, answer = await ask(http, program, "a", max_tokens=1)
+    shown = await status(http, program, "a")
+    assert "too little host memory for a wake: " in shown["sleep_failure"]
+    if on_timeout == "start-anyway":
+        assert (code, shown["state"]) == (200, "ready")
+        return
+    assert (code, shown["state"]) == (502, "failed")
+    assert "too little host memory for a start: " in answer["error"]["message"]
+    code, answer = await ask(http, program, "a", max_tokens=1)
+    assert code == 503
+    assert "too little host memory for a start: " in answer["error"]["message"]
+    assert read(box.ledger).refused == 0
+
+
+async def status(http: aiohttp.ClientSession, program: Program, model: str) -> dict[str, Any]:
+    async with http.get(program.url + "/api/status") as answer:
+        return {entry["model"]: entry for entry in (await answer.json())["models"]}[model]
 
 
 async def test_F118_a_driver_that_hangs_does_not_keep_the_program_from_ending(box, http):

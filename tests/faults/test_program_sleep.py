@@ -56,7 +56,7 @@ class Box:
             name: {
                 "cmd": fake(name, **engine, fail=[fault] if fault and name == "a" else []),
                 "sleepMode": "enable",
-                "sleep": {"preset": preset},
+                "sleep": {"preset": preset, **({"sleepTimeout": 1, "wakeTimeout": 1} if "hang" in fault else {})},
             }
             for name in names
         }
@@ -64,8 +64,6 @@ class Box:
         self.program = self.stack.start(
             {
                 "models": models,
-                "sleepRequestTimeout": 1,
-                "wakeRequestTimeout": 1,
                 "gpuMemory": {"timeout": 1},
                 "routing": {"scheduler": {"use": "fifo"}},
             }
@@ -125,6 +123,7 @@ WAKE_FAULTS = [
     ("wake_200_still_asleep", "vllm-l1", "it is still asleep"),
     ("reload_500", "vllm-l2", "wake step 2 of 4 answered 500"),
     ("wake_hang", "vllm-l1", "wake step 1 of 1 did not answer within 1 s"),
+    ("wake_garbage", "vllm-l2", "what it woke with is garbage"),
 ]
 
 

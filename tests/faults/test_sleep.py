@@ -14,6 +14,7 @@ import pytest
 from llmswap.config.settings import Sleeping, SleepStep
 from llmswap.core.events import (
     SleepFailed,
+    StartFailed,
     UpstreamAsleep,
     UpstreamExited,
     UpstreamReady,
@@ -214,6 +215,49 @@ async def test_F052_the_weights_cannot_be_reloaded(bunk: Bed, fault: str):
     await stopped(bunk)
 
 
+@pytest.mark.parametrize(("how", "persona"), [(L1, "vllm"), (L2, "vllm"), (SGLANG, "sglang")])
+async def test_F052_garbage_after_a_wake_is_heard_by_a_canary_and_is_a_failed_wake(
+    bunk: Bed, how: Sleeping, persona: str
+):
+    flags = ("--fail", "wake_garbage@2", "--enable-weights-cpu-backup")[: 3 if persona == "sglang" else 2]
+    check_path = "/ready" if persona == "sglang" else "/health"
+    await bunk.asleep(replace(how, canary=True), *flags, persona=persona, check_path=check_path)
+    for sings in (True, False):
+        bunk.rig.wake()
+        if sings:
+            await bunk.rig.next(UpstreamReady)
+            bunk.rig.sleep()
+            await bunk.rig.next(UpstreamAsleep)
+    failed = await bunk.rig.next(WakeFailed)
+    assert failed.reason.startswith("after the wake, it answers a question otherwise than before it slept: ")
+    assert not failed.lasting
+    await stopped(bunk)
+
+
+async def test_F052_weights_that_nobody_reads_again_are_heard_by_a_canary(bunk: Bed):
+    how = replace(L2, wake=(WAKE,), canary=True, warmup=False)
+    failed = await wake_fails(bunk, how)
+    assert "what it woke with is garbage" in failed.reason
+    assert [call for call in await bunk.calls() if call.startswith("/v1/")] == ["/v1/models", "/v1/completions"] * 2
+    await stopped(bunk)
+
+
+async def test_F052_without_a_canary_nobody_hears_it(bunk: Bed):
+    """As documented: neither the state query, nor the memory, nor the status of a warm-up tells."""
+    await bunk.asleep(replace(L1, warmup=True), "--fail", "wake_garbage")
+    bunk.rig.wake()
+    await bunk.rig.next(UpstreamReady)
+    assert (await bunk.get("/_fake/state"))["garbage"]
+
+
+async def test_F052_a_canary_is_heard_before_the_first_sleep_only_while_all_is_well(bunk: Bed):
+    await bunk.up(replace(L1, canary=True), "--fail", "health_lies:500")
+    bunk.rig.sleep()
+    failed = await bunk.rig.next(SleepFailed)
+    assert failed.reason == ("before the sleep, a request for a few tokens was answered 500: POST /v1/completions")
+    await stopped(bunk)
+
+
 async def test_F053_a_wake_that_hangs_fails_at_its_time_limit_and_is_not_asked_again(bunk: Bed):
     failed = await wake_fails(bunk, impatient(L1), "--fail", "wake_hang")
     assert failed.reason == "wake step 1 of 1 did not answer within 0.3 s: POST /wake_up"
@@ -265,6 +309,11 @@ async def test_F056_too_little_host_memory_for_a_wake_is_seen_before_the_engine_
     assert bunk.watch.asked_for == [pytest.approx((40 - 1.3) * GIB)]
     assert "/wake_up" not in await bunk.calls()
     await stopped(bunk)
+    bunk.start(L1, "--enable-sleep-mode")  # no room for the cold start either: it is not begun
+    refused = await bunk.rig.next(StartFailed)
+    assert refused.reason == "too little host memory for a start: 39 GiB wanted, 3 GiB available"
+    assert refused.out_of_memory
+    assert bunk.watch.asked_for[1:] == [40 * GIB]
 
 
 async def test_F045_to_F054_before_vllm_0_17_answers_are_empty_and_that_is_enough(bunk: Bed):

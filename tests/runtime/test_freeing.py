@@ -1,9 +1,12 @@
 """What is remembered of a tree's memory. How it is measured: test_gpu_memory.py."""
 
+import asyncio
 from collections.abc import Collection
 
+from llmswap.runtime import freeing
 from llmswap.runtime.freeing import Footprint, Freed, Held, Unwatched
 from llmswap.runtime.tree import Proc
+from tests.runtime.rig import until
 
 LEADER, WORKER = (Proc(pid, 1, 1, 1, 1, zombie=False) for pid in (11, 12))
 
@@ -61,3 +64,41 @@ async def test_a_tree_that_held_nothing_is_free_without_asking():
     footprint = Footprint(Scripted(0))
     await footprint.measure([LEADER])
     assert await footprint.freed(0, 1.0) == Freed(ok=True, left_bytes=0)
+
+
+async def test_who_dies_while_it_loads_leaves_what_was_seen_of_it_then(monkeypatch):
+    monkeypatch.setattr(freeing, "LOADING_LOOK_S", 0.0)
+    watch = Scripted(0, 0, 7, None)
+    footprint = Footprint(watch)
+
+    async def members() -> list[Proc]:
+        return [LEADER, WORKER]
+
+    async with footprint.loading(members):
+        await until(lambda: not watch.script, "all looks")
+    assert watch.asked[:2] == [(), {11, 12}]
+    assert footprint.held_bytes == 7
+    assert (await footprint.freed(0, 1.0)).reason == "[11, 12]"
+    watch.script = [40]
+    await footprint.measure([LEADER])  # it is up after all
+    assert footprint.held_bytes == 40
+    assert (await footprint.freed(4, 1.0)).reason == "[11]"
+
+
+async def test_who_dies_before_it_was_seen_to_hold_any_is_left_to_the_watch(monkeypatch):
+    monkeypatch.setattr(freeing, "LOADING_LOOK_S", 60.0)
+    watch = Scripted(0)
+    footprint = Footprint(watch)
+    async with footprint.loading(list):
+        await until(lambda: not watch.script, "the first look")
+    assert (await footprint.freed(0, 1.0)).ok is False
+
+
+async def test_without_a_driver_nobody_looks_while_it_loads(monkeypatch):
+    monkeypatch.setattr(freeing, "LOADING_LOOK_S", 0.0)
+    watch = Scripted(None, 5)
+    async with Footprint(watch).loading(list):
+        await until(lambda: watch.asked, "the first look")
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert watch.script == [5]

@@ -79,6 +79,20 @@ async def test_who_wants_more_than_the_call_under_way_gives_gets_a_call_of_its_o
     watch.close()
 
 
+async def test_who_wants_what_is_there_now_does_not_take_the_answer_to_an_earlier_question(driver) -> None:
+    """A call that began before a model took its memory knows nothing of it."""
+    watch = GpuWatch(driver)
+    driver.gate.clear()
+    early = asyncio.create_task(watch.ask())
+    await until(lambda: driver.calls, "the call")
+    asking = [asyncio.create_task(watch.ask(fresh=True)) for _ in range(20)]
+    await asyncio.sleep(0)
+    driver.gate.set()
+    assert await asyncio.gather(early, *asking) == [GOOD] * 21
+    assert driver.calls == 2  # theirs is one call, too
+    watch.close()
+
+
 async def test_a_sample_says_what_it_took(driver) -> None:
     watch = GpuWatch(driver, limit_s=0.05)
     assert 0 < (await watch.ask()).took_s < 0.05

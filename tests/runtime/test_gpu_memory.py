@@ -107,6 +107,23 @@ async def test_a_stopped_tree_is_free_when_its_pids_are_gone(box, watch, spawn) 
     assert (freed.ok, freed.left_bytes) == (True, 0)
 
 
+async def test_who_was_never_seen_to_hold_any_is_waited_for_while_more_is_used_than_before_it(box, watch) -> None:
+    before = await watch.held(())
+    assert (before.total_bytes, before.unclaimed) == (0, {"GPU-a": GIB // 2})
+    looks = box.looks
+    assert (await watch.freed((), before, 0, 10)).ok is True
+    assert box.looks == looks + 1  # it left nothing, so nobody waits
+    box.unclaimed["GPU-a"] = 20 * GIB
+    waiting = asyncio.create_task(watch.freed((), before, 0, 10))
+    await until(lambda: box.looks > looks + 3, "some looks")
+    assert not waiting.done()
+    box.unclaimed["GPU-a"] = 0
+    assert (await waiting).ok is True
+    box.unclaimed["GPU-a"] = 20 * GIB  # perhaps it was somebody else's: it is given no more time than in the dark
+    freed = await watch.freed((), before, 0, 10)
+    assert (freed.ok, freed.reason) == (None, "more is used than before it was started, but nobody saw it hold any")
+
+
 async def test_memory_that_lingers_without_a_pid_is_waited_for(box, watch, spawn) -> None:
     pid = spawn()
     box.cards["GPU-a"][pid] = 20 * GIB

@@ -132,7 +132,20 @@ async def test_an_engine_that_serves_no_text_is_left_as_it_is_after_a_wake(rig: 
     await rig.next(UpstreamAsleep)
     rig.wake()
     await rig.next(UpstreamReady)
-    assert "it cannot be warmed up" in caplog.text
+    assert "it cannot be warmed up, or heard: it serves no completions" in caplog.text
+
+
+async def test_a_canary_is_asked_before_the_first_sleep_and_after_each_wake_and_who_says_the_same_is_ready(bunk: Bed):
+    await bunk.up(replace(L1, canary=True))
+    for _ in range(2):
+        bunk.rig.sleep()
+        await bunk.rig.next(UpstreamAsleep)
+        bunk.rig.wake()
+        await bunk.rig.next(UpstreamReady)
+    heard = "/v1/completions"
+    steps = ("/sleep?level=1&mode=wait", "/wake_up", heard)
+    assert [call for call in await bunk.calls() if call in steps] == [heard, *steps * 2]
+    assert (await bunk.get("/_fake/journal"))["asleep_requests"] == 0
 
 
 async def test_a_life_that_was_started_without_a_way_to_sleep_cannot(rig: Rig):
@@ -232,6 +245,24 @@ async def test_a_start_that_failed_with_its_memory_stuck_is_not_over_until_that_
         assert "its device memory is not free" in stuck.reason
         failed = await bunk.rig.next(StartFailed)
         assert failed.timed_out
+        assert bunk.watch.used() == 0
+
+
+async def test_a_start_that_crashed_in_its_first_moment_is_not_over_until_what_it_took_is_free(bunk: Bed):
+    """Nobody has seen it hold any; but more is used than before it was started."""
+    bunk.start(None, "--fail", "memory_stuck:400", "--fail", "crash_at_start")
+    failed = await bunk.rig.next(StartFailed)
+    assert "exited with code 1 during start" in failed.reason
+    assert bunk.watch.used() == 0
+
+
+async def test_a_start_that_crashed_with_its_memory_stuck_is_told_with_who_holds_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("llmswap.runtime.freeing.LOADING_LOOK_S", 0.02)
+    async with bed(tmp_path, cap_s=0.1) as bunk:
+        faults = ("--fail", "memory_stuck:1500", "--fail", "crash_at_start", "--boot", "weights=500")
+        bunk.start(None, *faults)
+        assert "held by pid 4711" in (await bunk.rig.next(StopFailed)).reason
+        await bunk.rig.next(StartFailed)
         assert bunk.watch.used() == 0
 
 

@@ -5,6 +5,7 @@ What the driver knows is the ledger of the simulated engines (NVML_STUB_LEDGER);
 With `xid` it reports one such error.
 Versions differ in what they call used; the fault may name one: `apart` leaves its reserve out, `moving` has it grow
 when fewer than two processes are there. Otherwise the reserve is in it, and stays as it is.
+With `shared` it is a GPU without memory of its own, as on GB10: it takes the host's, and has no total.
 """
 
 import os
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 
 from llmswap.fake_upstream.gpus import GIB, Gpu, read
-from tests.runtime.fake_nvml import GPU_IS_LOST, LIBRARY_NOT_FOUND, Card, FakeNvml, NVMLError
+from tests.runtime.fake_nvml import GPU_IS_LOST, LIBRARY_NOT_FOUND, NOT_SUPPORTED, Card, FakeNvml, NVMLError
 
 RESERVED_BYTES = GIB // 2  # the driver's own
 MOVING_BYTES = 48 << 20  # of it
@@ -50,12 +51,14 @@ class _Machine(FakeNvml):
 
     def nvmlDeviceGetCount(self):
         shift = ELSEWHERE if _fault() == "hidden" else 0
+        fails = {"nvmlDeviceGetMemoryInfo": NOT_SUPPORTED} if _fault() == "shared" else {}
         self.cards = [
             Card(
                 f"GPU-{gpu.index}",
                 gpu.total_bytes + RESERVED_BYTES,
                 gpu.used_bytes + _reserve(gpu),
                 {pid + shift: used for pid, used in gpu.by_pid.items()},
+                fails=fails,
             )
             for gpu in read(_LEDGER).gpus
         ]
