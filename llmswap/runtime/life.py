@@ -75,10 +75,7 @@ class House:
 
 
 class Life:
-    """Runs one upstream from Start to its end, in one task.
-
-    Args:
-        needs_bytes: Device memory that it is known to need; 0 if nothing is.
+    """Runs one upstream from Start to its end, in one task. Of device memory it is known to need `needs_bytes`, if any.
 
     Attributes:
         base_url: Where it listens; settled once it is ready.
@@ -156,7 +153,6 @@ class Life:
             self._house.post(UpstreamReady(self.model, self.generation))
             await self._serve()
         await self._end()
-        await self._until_freed()
         self._house.over(self)
         if failure is not None and not self._stop.done():
             timed_out = isinstance(failure, NotReadyError)
@@ -239,6 +235,7 @@ class Life:
                     raise
                 log.warning("%s: %s; trying another port", self.model, taken)
                 await self._end()
+                self.footprint = Footprint(self._house.watch)  # the pids of the first attempt mean nobody any more
                 await self._attempt(None)
         except StartError as error:
             return error
@@ -341,10 +338,11 @@ class Life:
         return StartError(self._voice.with_last_words(f"{ended} during start{hint}"))
 
     async def _end(self) -> None:
-        """Leave nothing of the process tree, if there is one."""
+        """Leave nothing of the process tree, if there is one, nor of its memory."""
         if (process := self._process) is not None:
             with self._phases.during(PhaseKind.STOP, lambda: process):
                 await self._bring_down(process)
+            await self._until_freed()
 
     async def _bring_down(self, process: Process) -> None:
         if not process.exited.done() and not self._hurry.done():

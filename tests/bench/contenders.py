@@ -189,13 +189,16 @@ def by_command(name: str, template: str, directory: Path, upstream_port: int) ->
     return Served(name, port, command, directory / f"{name}.log")
 
 
-def llmswap(directory: Path, config: Mapping[str, Any], name: str = "llmswap") -> Served:
-    """Run llmswap with a config."""
+def llmswap(
+    directory: Path, config: Mapping[str, Any], name: str = "llmswap", environ: Mapping[str, str] | None = None
+) -> Served:
+    """Run llmswap with a config, and more variables in its environment."""
     port = free_port()
     path = directory / f"{name}.yaml"
     path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
     command = [sys.executable, "-m", "llmswap", "serve", "--config", str(path), "--listen", f"127.0.0.1:{port}"]
-    return Served(name, port, [*command, "--state-dir", str(directory / f"{name}-state")], directory / f"{name}.log")
+    command += ["--state-dir", str(directory / f"{name}-state")]
+    return Served(name, port, command, directory / f"{name}.log", dict(environ or {}))
 
 
 def one_model(upstream_port: int) -> dict[str, Any]:

@@ -76,7 +76,7 @@ async def test_F016_without_a_driver_to_ask_a_start_that_finds_no_room_says_so(b
     assert read(box.ledger).refused == 1
 
 
-@pytest.mark.parametrize(("fault", "within_s"), [("missing", 3.0), ("lost", 5.0), ("hidden", 5.0), ("hang", 10.0)])
+@pytest.mark.parametrize(("fault", "within_s"), [("missing", 0.5), ("lost", 3.0), ("hidden", 3.0), ("hang", 5.0)])
 async def test_F118_a_driver_that_cannot_be_asked_costs_a_swap_little_and_nothing_else(box, http, fault, within_s):
     program = box.start(lag_s=0.1, gib=1.0)
     if fault == "missing":
@@ -84,16 +84,18 @@ async def test_F118_a_driver_that_cannot_be_asked_costs_a_swap_little_and_nothin
     await serves(http, program, "a")
     box.ail(fault)
     swap = asyncio.create_task(serves(http, program, "b"))
-    began_s, slowest_s = time.monotonic(), 0.0
+    slowest_s = 0.0
     while not swap.done():
         asked_s = time.monotonic()
         async with http.get(program.url + "/running") as answer:
             assert answer.status == 200
         slowest_s = max(slowest_s, time.monotonic() - asked_s)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
     await swap
-    assert time.monotonic() - began_s < within_s
-    assert slowest_s < 1.0
+    waits = "llmswap_swap_phase_duration_seconds"
+    assert await program.metric(f"{waits}_count", phase="free_wait") == 1
+    assert await program.metric(f"{waits}_sum", phase="free_wait") < within_s
+    assert slowest_s < 2.0  # so long a driver's answer is waited for
     if fault == "hang":
         box.ail("")
         await serves(http, program, "a")

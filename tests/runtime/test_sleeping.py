@@ -1,5 +1,6 @@
 """Lives that sleep and wake, with simulated engines as real processes. What goes wrong: tests/faults/test_sleep.py."""
 
+import asyncio
 import os
 import signal
 from dataclasses import replace
@@ -111,6 +112,23 @@ async def test_the_users_own_bound_on_what_may_stay_counts(bunk: Bed):
         "device memory is not free after every step, 1.3 of 40.0 GiB left, 1.0 GiB may stay"
     )
     assert not failed.lasting
+
+
+async def test_who_had_to_move_to_another_port_is_measured_by_its_new_processes(bunk: Bed, monkeypatch):
+    """A stranger answers for it before it has bound its port; what was begun there is ended, and begun elsewhere."""
+    monkeypatch.setattr("llmswap.runtime.life.is_free", lambda _: True)
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as stranger:
+        port = stranger.sockets[0].getsockname()[1]
+        await bunk.up(L1, "--fail", "sleep_partial_free", port=port)
+    assert bunk.rig.url() != f"http://127.0.0.1:{port}"
+    bunk.rig.sleep()
+    assert "20.7 of 40.0 GiB left" in (await bunk.rig.next(SleepFailed)).reason
 
 
 async def test_memory_that_nobody_can_measure_is_noted_once_and_not_held_against_it(tmp_path: Path, caplog):
