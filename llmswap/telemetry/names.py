@@ -285,7 +285,9 @@ PROXY_OVERHEAD = _histogram(
 )
 LOOP_LAG = _histogram(LAG, "event_loop_lag_seconds", "How late the event loop runs what is due.")
 RENDER_SECONDS = _histogram(LAG, "metrics_render_seconds", "What an exposition took, the snapshot included.")
-RENDER_HOLD_SECONDS = _histogram(OVER, "metrics_snapshot_seconds", "How long an exposition held the event loop.")
+RENDER_HOLD_SECONDS = _histogram(
+    OVER, "metrics_snapshot_seconds", "The longest stretch for which an exposition held the event loop."
+)
 TRACE_SPANS = _counter("trace_spans_total", "Spans by what became of them.", "result")
 TRACE_QUEUE = _gauge("trace_queue_length", "Spans waiting for export.")
 JOURNAL_DROPPED = _counter("journal_dropped_lines_total", "Steps that the journal could not keep.")
