@@ -16,7 +16,7 @@ REAL := $(VENV)/.ready-real
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live real clean
+.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live dashboards real clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -62,6 +62,9 @@ scenarios: $(DEV) ## Simulate every named scenario under both schedulers and rew
 
 live: $(DEV) ## Serve a scenario with a real llmswap under both schedulers, hold the simulator to it (9 min; ARGS=--quick: 3)
 	$(BIN)/python -m tests.live $(ARGS)
+
+dashboards: $(DEV) ## Write grafana/dashboards anew from grafana/generate
+	$(BIN)/python -m grafana.generate
 
 real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,27 @@ class Prometheus:
 
     Args:
         scrape: The `scrape_configs`.
+        every: The time between scrapes, and between evaluations of the rules.
+        rules: The `rule_files`.
     """
 
-    def __init__(self, binaries: Binaries, directory: Path, scrape: list[Mapping[str, Any]], every: str) -> None:
+    def __init__(
+        self,
+        binaries: Binaries,
+        directory: Path,
+        scrape: list[Mapping[str, Any]],
+        every: str,
+        rules: Iterable[Path] = (),
+    ) -> None:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         self._log = directory / "prometheus.log"
-        config = {"global": {"scrape_interval": every, "scrape_timeout": every}, "scrape_configs": scrape}
+        config: dict[str, Any] = {
+            "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
+        }
+        config |= {"scrape_configs": scrape, "rule_files": [str(path) for path in rules]}
         path = directory / "prometheus.yml"
         path.write_text(yaml.safe_dump(config))
         with self._log.open("wb") as log:

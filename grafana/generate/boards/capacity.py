@@ -161,8 +161,7 @@ _WHICH_TWO = matrix(
     Words(
         "Which two should live together",
         "GPU-seconds that each pair took from each other in the time range, both ways: what is saved if both are"
-        " resident"
-        " (`groups` with `swap: false`, or a `matrix` set). The table beside it says whether they fit.",
+        " resident (`groups` with `swap: false`, or a `matrix` set). The table beside it says whether they fit.",
         "No pair has evicted each other in the time range.",
     ),
     f"{_together()} > 0",
@@ -174,8 +173,7 @@ _FOOTPRINTS = rows(
         "Do they fit",
         "Most GPU memory seen when ready, its share of all there is, and the room that is left now"
         " (`llmswap_model_learned_gpu_bytes`, `llmswap_model_fit_headroom_bytes`). Shares of two that add up to less"
-        " than"
-        " 95 % fit; else a smaller context or quantization of one may make room.",
+        " than 95 % fit; else a smaller context or quantization of one may make room.",
         "No data because no GPU can be seen, or no model has been up.",
     ),
     {"model": "Model"},
@@ -195,8 +193,8 @@ _FOOTPRINTS = rows(
 _HOLD = rows(
     Words(
         "Hold longer: who comes back too soon",
-        "Per model in the time range: swaps that brought it back soon after it was evicted, their GPU-seconds (the most"
-        " that a longer `hold` or `unloadDelay` of it saves), how long and for how many requests it stays"
+        "Per model in the time range: swaps that brought it back soon after it was evicted, their GPU-seconds (the"
+        " most that a longer `hold` or `unloadDelay` of it saves), how long and for how many requests it stays"
         " (`llmswap_swap_thrash_total`, `llmswap_residency_*`).",
         _NO_SWAPS,
     ),
@@ -220,8 +218,7 @@ _PRICE = curves(
         "The price of holding",
         "Requests that wait, on average, for a hold or another's turn (`policy`) and for swaps"
         " (`llmswap_request_wait_seconds_total`). As long as purple is far below orange, holding longer costs less"
-        " than it"
-        " saves.",
+        " than it saves.",
         "No data because no llmswap is scraped.",
     ),
     [
@@ -236,8 +233,7 @@ _SLEEP = rows(
         "Sleep instead of stop: whose cold starts cost most",
         "Per model in the time range: cold starts, what one takes, what a wake takes (its own; else the mean of wakes"
         " here), and the GPU-seconds that sleeping would have saved. Asleep it keeps about *Host, asleep*; a model"
-        " that has"
-        " never slept keeps about its GPU memory at level 1, next to nothing at level 2.",
+        " that has never slept keeps about its GPU memory at level 1, next to nothing at level 2.",
         "No model was started cold in the time range.",
     ),
     {"to_model": "Model"},

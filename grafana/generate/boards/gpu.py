@@ -17,8 +17,8 @@ _ASLEEP = f"on (job, instance, model) group_left () ({pick(names.MODEL_STATE, st
 _FULL = bars(
     Words(
         "GPU memory in use",
-        "By anybody (`llmswap_gpu_memory_used_bytes` of `_total_bytes`). Red is no fault by itself: a resident model is"
-        " meant to fill it.",
+        "By anybody (`llmswap_gpu_memory_used_bytes` of `_total_bytes`). Red is no fault by itself: a resident model"
+        " is meant to fill it.",
         _UNSEEN,
     ),
     Query(
@@ -90,9 +90,8 @@ _TILES = (
         tile(
             Words(
                 "Host memory left",
-                "Share that can be had without swapping (`llmswap_host_memory_available_bytes`). Below 5 % the"
-                " kernel kills"
-                " somebody soon.",
+                "Share that can be had without swapping (`llmswap_host_memory_available_bytes`). Below 5 % the kernel"
+                " kills somebody soon.",
                 "not scraped",
             ),
             Query(f"min({pick(names.HOST_MEMORY_AVAILABLE)} / {pick(names.HOST_MEMORY_TOTAL)})", "left"),
@@ -107,8 +106,7 @@ _TILES = (
             Words(
                 "GPUs seen",
                 "1: the last look at the GPUs worked (`llmswap_gpu_poll_success`); 0: none is there, or the driver"
-                " does not"
-                " answer, and the log says which.",
+                " does not answer, and the log says which.",
                 "not scraped",
             ),
             Query(by("", pick(names.GPU_POLL_SUCCESS), "min"), "seen", now=True),
@@ -150,9 +148,8 @@ _FITS = rows(
     Words(
         "Footprints, and who fits",
         "The most each model was seen to hold when it was ready and asleep (`llmswap_model_learned_*_bytes`), and"
-        " whether"
-        " it fits into what is free now (`llmswap_model_fits`, `llmswap_model_fit_headroom_bytes`: below 0 lacks). Two"
-        " models whose *ready* columns add up to less than the GPU may live together: `groups`, `matrix`.",
+        " whether it fits into what is free now (`llmswap_model_fits`, `llmswap_model_fit_headroom_bytes`: below 0"
+        " lacks). Two models whose *ready* columns add up to less than the GPU may live together: `groups`, `matrix`.",
         "No data because no model has been up yet, or no GPU can be seen.",
     ),
     {"model": "Model"},
@@ -188,9 +185,8 @@ _SLEEPERS = line_over(
     curves(
         Words(
             "Host memory of sleepers",
-            "What sleeping models hold (`llmswap_model_host_memory_bytes` while `asleep`); the dashed line is what"
-            " the host"
-            " has. Above 70 % `LLMSwapSleepingModelsHoldRAM` fires: let fewer sleep (`sleepers`), or at level 2.",
+            "What sleeping models hold (`llmswap_model_host_memory_bytes` while `asleep`); the dashed line is what the"
+            " host has. Above 70 % `LLMSwapSleepingModelsHoldRAM` fires: let fewer sleep (`sleepers`), or at level 2.",
             "No data because no model sleeps.",
         ),
         [
@@ -206,9 +202,8 @@ _SLEEPERS = line_over(
 _HOST = curves(
     Words(
         "Host memory available",
-        "Without swapping (`llmswap_host_memory_available_bytes`). Falling with each sleeper is expected; towards 0"
-        " it is"
-        " not.",
+        "Without swapping (`llmswap_host_memory_available_bytes`). Falling with each sleeper is expected; towards 0 it"
+        " is not.",
         "No data because no llmswap is scraped.",
     ),
     [Query(by("instance", pick(names.HOST_MEMORY_AVAILABLE), "min"), "{{instance}}")],
@@ -218,8 +213,7 @@ _USE = curves(
     Words(
         "Use",
         "Share of time in which a kernel ran (`llmswap_gpu_utilization_ratio`). Low with a full queue: swaps, or an"
-        " engine"
-        " that waits for its CPU.",
+        " engine that waits for its CPU.",
         _UNSEEN,
     ),
     [Query(by("gpu", pick(names.GPU_UTILIZATION), "max"), "GPU {{gpu}}")],
@@ -248,9 +242,8 @@ _POWER.override_by_regexp(
 _ENERGY = curves(
     Words(
         "Energy per 1,000 output tokens",
-        "Joules of all GPUs for the tokens of all models (`llmswap_gpu_energy_joules_total`,"
-        " `llmswap_tokens_total`); idle"
-        " time and swaps are paid for, too.",
+        "Joules of all GPUs for the tokens of all models (`llmswap_gpu_energy_joules_total`, `llmswap_tokens_total`);"
+        " idle time and swaps are paid for, too.",
         "No data because no GPU tells its energy, or no tokens were made lately.",
     ),
     [Query(f"1000 * {ratio(rate(names.GPU_ENERGY), rate(names.TOKENS, token_type='output'))}", "joules per 1,000")],
@@ -276,8 +269,7 @@ _SLOWED = lanes(
     Words(
         "Slowed down",
         "A lane per reason for lower clocks (`llmswap_gpu_throttled`). `sw_power_cap` is normal at full load; the"
-        " thermal"
-        " ones and `power_brake` are not: airflow, power supply.",
+        " thermal ones and `power_brake` are not: airflow, power supply.",
         "No data because no GPU tells it.",
     ),
     [Query(by("gpu reason", pick(names.GPU_THROTTLED), "max"), "{{gpu}} {{reason}}")],
@@ -303,9 +295,8 @@ _PCIE = curves(
 _FAULTS = rows(
     Words(
         "Faults of the hardware",
-        "XID errors in the time range (`llmswap_gpu_xid_errors_total`): those of the hardware stand here at 0; 13,"
-        " 31 and"
-        " 43 are an application's. 48, 79, 95: reset or reboot, then look at the card.",
+        "XID errors in the time range (`llmswap_gpu_xid_errors_total`): those of the hardware stand here at 0; 13, 31"
+        " and 43 are an application's. 48, 79, 95: reset or reboot, then look at the card.",
         "No data because no GPU reports errors.",
     ),
     {"gpu": "GPU", "xid": "XID"},
@@ -334,6 +325,38 @@ _ECC = curves(
     ],
 )
 
+_CARDS = rows(
+    Words(
+        "Which cards",
+        "What the driver says they are (`llmswap_gpu_info`), and how old the readings are"
+        " (`llmswap_gpu_poll_timestamp_seconds`): looked at every 2 s; after a minute `LLMSwapGPUTelemetryStale`"
+        " fires.",
+        _UNSEEN,
+    ),
+    {
+        "gpu": "GPU",
+        "name": "Name",
+        "mig": "MIG",
+        "driver_version": "Driver",
+        "cuda_version": "CUDA",
+        "uuid": "UUID",
+    },
+    [
+        Column(
+            "Read ago",
+            by(
+                "gpu name mig driver_version cuda_version uuid",
+                f"{pick(names.GPU_INFO)} * on (job, instance) group_left () (time() - {pick(names.GPU_POLL_TIME)})",
+                "max",
+            ),
+            "s",
+            decimals=0,
+            limits=((60, "dark-orange"),),
+        )
+    ],
+    links=False,
+)
+
 BOARD = Board(
     "llmswap-gpu",
     "GPU and memory",
@@ -344,7 +367,11 @@ BOARD = Board(
         Row("Use", [Line(8, [(8, _USE), (8, _POWER), (8, _ENERGY)])]),
         Row(
             "Is the hardware well",
-            [Line(8, [(8, _HEAT), (8, _SLOWED), (8, _FAULTS)]), Line(8, [(8, _CLOCKS), (8, _PCIE), (8, _ECC)])],
+            [
+                Line(8, [(8, _HEAT), (8, _SLOWED), (8, _FAULTS)]),
+                Line(8, [(8, _CLOCKS), (8, _PCIE), (8, _ECC)]),
+                Line(5, [(24, _CARDS)]),
+            ],
         ),
     ],
 )

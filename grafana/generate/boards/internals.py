@@ -72,9 +72,8 @@ _TILES = (
     tile(
         Words(
             "Config on disk runs",
-            "1: the last load of the config worked (`llmswap_config_last_reload_successful`). If not, the old one"
-            " runs on:"
-            " `llmswap check` says what is wrong.",
+            "1: the last load of the config worked (`llmswap_config_last_reload_successful`). If not, the old one runs"
+            " on: `llmswap check` says what is wrong.",
             "not scraped",
         ),
         Query(by("", pick(names.CONFIG_RELOAD_OK), "min"), "config", now=True),
@@ -93,8 +92,7 @@ _TILES = (
         Words(
             "Lost of what it tells",
             "In the time range: steps that the journal could not keep, steps that metrics failed on, and spans that"
-            " were"
-            " not sent. The next panels say which.",
+            " were not sent. The next panels say which.",
             "not scraped",
         ),
         Query(
@@ -110,8 +108,8 @@ _TILES = (
 _OVERHEAD = heat_map(
     Words(
         "Own time per request",
-        "Head of the request to its hand-over to the engine, less its wait (`llmswap_proxy_overhead_seconds`); the dots"
-        " are traces. Large bodies and filters are what takes time here.",
+        "Head of the request to its hand-over to the engine, less its wait (`llmswap_proxy_overhead_seconds`); the"
+        " dots are traces. Large bodies and filters are what takes time here.",
         "No data because no request came lately.",
     ),
     heat(names.PROXY_OVERHEAD),
@@ -120,8 +118,7 @@ _LAG = _percentiles(
     Words(
         "Event loop lag",
         "How late what is due runs (`llmswap_event_loop_lag_seconds`). Peaks with CPU at 100 %: the machine, or too"
-        " much"
-        " for one core; without: report it.",
+        " much for one core; without: report it.",
         _UNSCRAPED,
     ),
     names.LOOP_LAG,
@@ -215,8 +212,7 @@ _SAMPLES = curves(
     Words(
         "Samples per scrape",
         "How many series each target has (`scrape_samples_scraped`). It follows the number of models; anything else"
-        " that"
-        " makes it grow is a fault.",
+        " that makes it grow is a fault.",
         _UNSCRAPED,
     ),
     [Query('scrape_samples_scraped{job=~"llmswap.*"}', "{{job}} {{model}} {{instance}}")],
@@ -241,8 +237,7 @@ _UNKNOWN = curves(
     Words(
         "Requests for unknown models",
         "404 for want of such a model (`llmswap_unknown_model_requests_total`). Their names are in the log: a typing"
-        " error"
-        " in a client, or an alias to add.",
+        " error in a client, or an alias to add.",
         _UNSCRAPED,
     ),
     [Query(rate(names.UNKNOWN_MODEL_REQUESTS), "unknown")],
@@ -253,13 +248,14 @@ _SILENT = curves(
     Words(
         "Answers without a token count",
         "Answers that did not say what they took (`llmswap_requests_without_usage_total`), and tokens that were"
-        " counted as"
-        " chunks instead (`llmswap_estimated_tokens_total`).",
+        " counted as chunks instead (`llmswap_estimated_tokens_total`). *Cache unknown*: answers after a swap that did"
+        " not say what came from a cache (`llmswap_prefill_after_swap_requests_total`).",
         _UNSCRAPED,
     ),
     [
         Query(rate(names.WITHOUT_USAGE, of="model") + " > 0", "{{model}} silent answers"),
         Query(rate(names.ESTIMATED_TOKENS, of="model") + " > 0", "{{model}} estimated tokens"),
+        Query(rate(names.PREFILL_REQUESTS, of="model", cached="unknown") + " > 0", "{{model}} cache unknown"),
     ],
     "ops",
 )

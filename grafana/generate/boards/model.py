@@ -77,7 +77,9 @@ _TILES = (
 _FACTS = rows(
     Words(
         "What it is",
-        "As far as its command tells (`llmswap_model_info`).",
+        "As far as its command tells (`llmswap_model_info`), with the processes that it has now, and whether its GPU"
+        " memory is measured or, where the driver does not tell whose it is, estimated"
+        " (`llmswap_model_gpu_memory_estimated`).",
         "No such model is configured.",
     ),
     {
@@ -89,10 +91,32 @@ _FACTS = rows(
     },
     [
         Column(
-            "GPUs",
-            by("model backend quantization context sleep_level", pick(names.MODEL_INFO, **_MINE), "count"),
-            properties={"custom.hidden": True},
-        )
+            "Processes",
+            by(
+                "model backend quantization context sleep_level",
+                f"{pick(names.MODEL_INFO, **_MINE)} * on (job, instance, model) group_left ()"
+                f" {pick(names.MODEL_PROCESSES, **_MINE)}",
+            ),
+            decimals=0,
+        ),
+        Column(
+            "GPU memory is",
+            by(
+                "model backend quantization context sleep_level",
+                f"{pick(names.MODEL_INFO, **_MINE)} * on (job, instance, model) group_left ()"
+                f" {pick(names.MODEL_GPU_ESTIMATED, **_MINE)}",
+                "max",
+            ),
+            "none",
+            properties={
+                "mappings": [
+                    {
+                        "type": "value",
+                        "options": {"0": {"text": "measured", "index": 0}, "1": {"text": "estimated", "index": 1}},
+                    }
+                ]
+            },
+        ),
     ],
     links=False,
 )
@@ -187,12 +211,16 @@ _ERRORS = curves(
 )
 _ENDS = curves(
     Words(
-        "Ends of its process",
-        "`llmswap_model_exits_total`: `requested` is normal; `crash`, `oom_killed`, `health`, `start_failed` are not.",
+        "Ends of its process, failed probes",
+        "`llmswap_model_exits_total`: `requested` is normal; `crash`, `oom_killed`, `health`, `start_failed` are not."
+        " *not ready*: waits for its probe that failed (`llmswap_upstream_health_checks_total`).",
         "It has not ended lately.",
     ),
-    [Query(grown(names.MODEL_EXITS, of="reason", over=LATELY, **_MINE) + " > 0", "{{reason}}")],
-    colours=EXITS,
+    [
+        Query(grown(names.MODEL_EXITS, of="reason", over=LATELY, **_MINE) + " > 0", "{{reason}}"),
+        Query(grown(names.HEALTH_CHECKS, over=LATELY, result="fail", **_MINE) + " > 0", "not ready"),
+    ],
+    colours={**EXITS, "not ready": "yellow"},
     stacked=True,
     bars=True,
     every="1m",
@@ -227,8 +255,7 @@ _CPU = curves(
     Words(
         "CPU of its processes",
         "Cores in use (`llmswap_model_cpu_seconds_total`). One core at 100 % while tokens come slowly: the engine is"
-        " bound"
-        " by it.",
+        " bound by it.",
         "No data because no llmswap is scraped.",
     ),
     [Query(rate(names.MODEL_CPU, of="model", **_MINE), "{{model}}")],

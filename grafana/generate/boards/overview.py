@@ -26,8 +26,8 @@ _SERVED = tile(
 _WAITING = tile(
     Words(
         "Waiting",
-        "Requests in the queue now (`llmswap_queue_depth`). Yellow from 1, orange from 10, red from 50: *Queue and SLO*"
-        " says what they wait for.",
+        "Requests in the queue now (`llmswap_queue_depth`). Yellow from 1, orange from 10, red from 50: *Queue and"
+        " SLO* says what they wait for.",
         "not scraped",
     ),
     Query(by("", pick(names.QUEUE_DEPTH)), "waiting"),
@@ -99,8 +99,8 @@ _ALERTS = rows(
 _MODELS = rows(
     Words(
         "Models",
-        "The time range, one model per row; a name opens its board. First tokens are 95th percentiles. *Back too soon*:"
-        " swaps to a model that was evicted a moment ago (`llmswap_swap_thrash_total`).",
+        "The time range, one model per row; a name opens its board. First tokens are 95th percentiles. *Back too"
+        " soon*: swaps to a model that was evicted a moment ago (`llmswap_swap_thrash_total`).",
         "No data because no llmswap is scraped.",
     ),
     {"model": "Model"},
@@ -166,8 +166,8 @@ _TOKENS = curves(
 _SWAPS = curves(
     Words(
         "Swaps",
-        "Swaps that ended, by how (`llmswap_swaps_total`): `cold` starts a process, `wake1` and `wake2` wake one."
-        " A steady row of bars under load is thrashing.",
+        "Swaps that ended, by how (`llmswap_swaps_total`): `cold` starts a process, `wake1` and `wake2` wake one. A"
+        " steady row of bars under load is thrashing.",
         "No data because no swap has ended lately.",
     ),
     [Query(grown(names.SWAPS, of="kind", over="$__rate_interval") + " > 0", "{{kind}}")],
@@ -180,8 +180,8 @@ _MEMORY = line_over(
     curves(
         Words(
             "GPU memory by model",
-            "Device memory of each model's processes (`llmswap_model_gpu_memory_bytes`) and of nobody of ours (*other*:"
-            " driver, leaks, strangers). The dashed line is what there is.",
+            "Device memory of each model's processes (`llmswap_model_gpu_memory_bytes`) and of nobody of ours"
+            " (*other*: driver, leaks, strangers). The dashed line is what there is.",
             "No data because no GPU can be seen: llmswap_gpu_poll_success says whether that is a fault.",
         ),
         [

@@ -68,8 +68,8 @@ def gpu_time() -> timeseries.Panel:
     return curves(
         Words(
             "Where GPU time goes",
-            "Share of time in each phase (`llmswap_gpu_phase_seconds_total`), all GPUs together. Orange is lost: a swap"
-            " was on and nobody was served. Blue: a model is up and nobody asks. Much orange: see *Swaps*.",
+            "Share of time in each phase (`llmswap_gpu_phase_seconds_total`), all GPUs together. Orange is lost: a"
+            " swap was on and nobody was served. Blue: a model is up and nobody asks. Much orange: see *Swaps*.",
             "No data because no llmswap is scraped.",
         ),
         [Query(rate(names.GPU_PHASE, of="phase"), "{{phase}}")],
@@ -85,8 +85,8 @@ def pair_seconds(over: str = "$__range") -> str:
     Swaps of a pair take as long as those to its second half do on average; what was lost in all is divided by that.
     """
     lasted = (
-        f"{grown(names.SWAP_TRANSITIONS, of='from_model to_model', over=over)}"
-        f" * on (to_model) group_left () ({mean(names.SWAP_DURATION, 'to_model', over)})"
+        f"{grown(names.SWAP_TRANSITIONS, of='from_model to_model', over=over)} * on (to_model) group_left ()"
+        f" ({mean(names.SWAP_DURATION, 'to_model', over)})"
     )
     lost = grown(names.GPU_PHASE, over=over, phase="swapping")
     return f"({lasted}) / scalar(sum({lasted}) > 0) * scalar({lost})"

@@ -20,8 +20,8 @@ def _met(over: str, **labels: str) -> str:
 _SLO = tile(
     Words(
         "Waited 10 s at most",
-        "Share of requests in the time range (`llmswap_queue_wait_seconds`); the objective is 99 %. *Waiting, by cause*"
-        " says what to change.",
+        "Share of requests in the time range (`llmswap_queue_wait_seconds`); the objective is 99 %. *Waiting, by"
+        " cause* says what to change.",
         "no traffic",
     ),
     Query(_met(RANGE, model=OF_MODEL), "within 10 s", now=True),

@@ -46,8 +46,7 @@ _TILES = (
         Words(
             "Good answers",
             "Share of requests in the time range that did not fail for reasons on our side. Orange below 99 %, red"
-            " below"
-            " 95 %.",
+            " below 95 %.",
             "no traffic",
         ),
         Query(good_ratio(**_MINE), "good", now=True),
@@ -82,8 +81,7 @@ _TILES = (
         Words(
             "Per output token",
             "95th percentile in the time range, streams that say their tokens"
-            " (`llmswap_time_per_output_token_seconds`)."
-            " Above 0.1 s reading aloud is slower than speech.",
+            " (`llmswap_time_per_output_token_seconds`). Above 0.1 s reading aloud is slower than speech.",
             "no streams",
         ),
         Query(quantile(0.95, names.TIME_PER_OUTPUT_TOKEN, over=RANGE, **_MINE), "p95", now=True),
@@ -93,8 +91,7 @@ _TILES = (
         Words(
             "Longest gap",
             "99th percentile of the longest silence within a stream (`llmswap_stream_stall_seconds`). Seconds: the"
-            " engine"
-            " prefills others meanwhile, or it is out of KV cache.",
+            " engine prefills others meanwhile, or it is out of KV cache.",
             "no streams",
         ),
         Query(quantile(0.99, names.STREAM_STALL, over=RANGE, **_MINE), "p99", now=True),
@@ -115,8 +112,7 @@ _ROUND_TRIP = curves(
     Words(
         "Where a request's time goes",
         "Mean seconds per request: waits by cause (`llmswap_request_wait_seconds_total`), then *prefill*: the first"
-        " token"
-        " less the wait (`llmswap_time_to_first_token_seconds`, streams), then *decode*: the rest at the engine"
+        " token less the wait (`llmswap_time_to_first_token_seconds`, streams), then *decode*: the rest at the engine"
         " (`llmswap_upstream_request_duration_seconds`; answers that are not streamed are all in here). Orange on top:"
         " *Swaps*. Light green: long prompts. Green: long answers.",
         "No data because no request was served lately.",
@@ -141,8 +137,7 @@ _BY_MODEL = rows(
     Words(
         "The same, by model",
         "Mean seconds per request in the time range, in the order in which a request meets them; a name opens the"
-        " model's"
-        " board.",
+        " model's board.",
         "No data because no request was served in the time range.",
     ),
     {"model": "Model"},
@@ -160,9 +155,8 @@ _BY_MODEL = rows(
 _FIRST = curves(
     Words(
         "First token, by how the model came up",
-        "95th percentile (`llmswap_time_to_first_token_seconds`, `start`): `warm` was up, `cold` was started,"
-        " `wake1` and"
-        " `wake2` were woken. The dots are traces: click one.",
+        "95th percentile (`llmswap_time_to_first_token_seconds`, `start`): `warm` was up, `cold` was started, `wake1`"
+        " and `wake2` were woken. The dots are traces: click one.",
         "No data because no stream had content lately.",
     ),
     [Query(quantile(0.95, names.TIME_TO_FIRST_TOKEN, "start", **_MINE), "{{start}}", exemplar=True)],
@@ -193,8 +187,7 @@ _CODES = curves(
     Words(
         "Requests by status",
         "What clients got (`llmswap_requests_total`, `code`); 499: they left before. 404 for unknown models is on"
-        " *Proxy"
-        " internals*.",
+        " *Proxy internals*.",
         "No data because no request has ended lately.",
     ),
     [Query(rate(names.REQUESTS, of="code", **_MINE) + " > 0", "{{code}}")],
@@ -249,8 +242,8 @@ _GAPS = curves(
 _ERRORS = curves(
     Words(
         "Trouble with engines",
-        "What went wrong between llmswap and engines (`llmswap_upstream_errors_total`). `connect` and `reset`: it died;"
-        " `timeout`: `timeouts`; `bad_stream`: its stream lacked an end.",
+        "What went wrong between llmswap and engines (`llmswap_upstream_errors_total`). `connect` and `reset`: it"
+        " died; `timeout`: `timeouts`; `bad_stream`: its stream lacked an end.",
         "No trouble with engines lately.",
     ),
     [Query(rate(names.UPSTREAM_ERRORS, of="error_type", **_MINE) + " > 0", "{{error_type}}")],

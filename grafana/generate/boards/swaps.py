@@ -18,8 +18,7 @@ _FAILED = tile(
     Words(
         "Failed swaps",
         f"Swaps in {_OF} that did not bring the model up (`outcome` not `ok`): *What became of swaps* says how; the"
-        f" log,"
-        " why.",
+        " log, why.",
         "not scraped",
     ),
     Query(grown(names.SWAPS, outcome="!ok"), "failed", now=True),
@@ -129,9 +128,9 @@ _CALLERS = rows(
 _PHASES = curves(
     Words(
         "Time per phase of a swap",
-        "Mean seconds of each phase per swap (`llmswap_swap_phase_duration_seconds`). `health_wait`: loading the model;"
-        " `free_wait`: memory that is not free yet; `stop`: an engine that ends slowly (`cmdStop`, `unloadTimeout`);"
-        " `drain`: long answers.",
+        "Mean seconds of each phase per swap (`llmswap_swap_phase_duration_seconds`). `health_wait`: loading the"
+        " model; `free_wait`: memory that is not free yet; `stop`: an engine that ends slowly (`cmdStop`,"
+        " `unloadTimeout`); `drain`: long answers.",
         "No data because no swap has ended lately.",
     ),
     [
@@ -173,8 +172,8 @@ _BY_MODEL = rows(
     Words(
         "Swaps by model",
         f"How long swaps to each model took on average in {_OF}, and how many there were"
-        f" (`llmswap_swap_duration_seconds`),"
-        " with what the scheduler expects of the next (`llmswap_model_load_estimate_seconds`).",
+        " (`llmswap_swap_duration_seconds`), with what the scheduler expects of the next"
+        " (`llmswap_model_load_estimate_seconds`).",
         "No swap has ended well in the time range.",
     ),
     {"to_model": "Model", "kind": "Kind"},
@@ -243,12 +242,23 @@ _OUTCOMES = curves(
     Words(
         "What became of swaps",
         "Swaps that ended, by outcome (`llmswap_swaps_total`). `timeout`: `healthCheckTimeout` is too short, or the"
-        " load"
-        " too long; `oom`: it does not fit beside what is there; `exit`: its log says why.",
+        " load too long; `oom`: it does not fit beside what is there; `exit`: its log says why.",
         "No data because no swap has ended lately.",
     ),
     [Query(grown(names.SWAPS, of="outcome", over=LATELY) + " > 0", "{{outcome}}")],
     colours=SWAP_OUTCOMES,
+    stacked=True,
+    bars=True,
+    every="1m",
+)
+_TRIGGERS = curves(
+    Words(
+        "What asked for swaps",
+        "Swaps begun for a `request`, for `preload`, or by an operator (`admin`) (`llmswap_swap_triggers_total`).",
+        "No data because no swap has begun lately.",
+    ),
+    [Query(grown(names.SWAP_TRIGGERS, of="reason", over=LATELY) + " > 0", "{{reason}}")],
+    colours=dict(zip(names.TRIGGERS, ("orange", "blue", "purple"), strict=True)),
     stacked=True,
     bars=True,
     every="1m",
@@ -296,7 +306,7 @@ BOARD = Board(
             "Does a swap pay",
             [
                 Line(8, [(8, _RESIDENCY), (8, _SERVED), (8, _BACK)]),
-                Line(8, [(8, _JOINED), (8, _OUTCOMES), (8, _PREFILL)]),
+                Line(8, [(6, _JOINED), (6, _OUTCOMES), (6, _TRIGGERS), (6, _PREFILL)]),
             ],
         ),
         Row("Traces", [Line(9, [(24, _TRACES)])]),
