@@ -74,7 +74,7 @@ class RequestTrace:
     waits_since_s: float | None = None
     waiter: Waiter | None = None
     waits: list[Wait] = field(default_factory=list)
-    tries: list[Try] = field(default_factory=list)
+    tries: list[Try] = field(default_factory=list)  # of one that is sampled
 
     @property
     def context(self) -> TraceContext:
@@ -129,22 +129,25 @@ class RequestSpans:
     def sends(self, record: RequestRecord) -> HeaderFields:
         """Decide, and give the trace context that the upstream shall continue."""
         trace = self._trace(record)
-        self._stops_waiting(record, trace, record.granted_s, told.ADMITTED)
-        if trace.tries:
-            self._gave_up(trace.tries[-1], record)
-        self.decide(trace, missed=record.swap_s is not None)
-        current = Try(new_span_id(), record.serving or record.model or ModelId(""), record.base_url)
-        trace.tries.append(current)
-        if trace.sampled:
+        if trace.waits_since_s is not None:
+            self._stops_waiting(record, trace, record.granted_s, told.ADMITTED)
+        sampled, span_id = self.decide(trace, missed=record.swap_s is not None), new_span_id()
+        if sampled:
+            if trace.tries:
+                self._gave_up(trace.tries[-1], record)
+            trace.tries.append(Try(span_id, record.serving or record.model or ModelId(""), record.base_url))
             record.trace_id = f"{trace.trace_id:032x}"
-        header = ("traceparent", traceparent(trace.trace_id, current.span_id, sampled=bool(trace.sampled)))
+        header = ("traceparent", traceparent(trace.trace_id, span_id, sampled=sampled))
         # What a stranger's tracing system wrote belongs to the stranger's trace.
         return (header, ("tracestate", "")) if record.trace_state and trace.parent is None else (header,)
 
     def ended(self, record: RequestRecord) -> None:
         """Write its tree, if it is sampled."""
         trace = self._trace(record)
-        self._stops_waiting(record, trace, record.ended_s, told.wait_outcome(record))
+        if trace.waits_since_s is not None:
+            self._stops_waiting(record, trace, record.ended_s, told.wait_outcome(record))
+        elif trace.sampled is False:
+            return
         if trace.tries and _stood_again(record):
             self._gave_up(trace.tries[-1], record)
         self.decide(trace, missed=bool(trace.waits) and not trace.tries)

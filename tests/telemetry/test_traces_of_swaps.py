@@ -85,7 +85,8 @@ async def test_a_swap_begins_with_the_wait_for_who_was_busy_and_both_sides_tell_
         await busy
         (swap,) = swaps_to(program.spans, "b")
         drain, *others = program.spans.children(swap)
-        queue = next(span for span in program.spans.named("llmswap.queue") if span.attributes["llmswap.model"] == "b")
+        queues = await program.spans.until("llmswap.queue", 2)
+        queue = next(span for span in queues if span.attributes["llmswap.model"] == "b")
         metrics = await program.metrics()
     assert drain.name == "llmswap.swap.drain"
     assert drain.attributes == {"llmswap.model": "a"}
