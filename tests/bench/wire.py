@@ -6,7 +6,7 @@ import re
 MODEL = "bench"
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked", re.IGNORECASE)
-SENT = re.compile(rb'"t":(\d+\.\d+)\}\n\n')
+SENT = re.compile(rb'"content":"(\d+\.\d+)"')
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -50,10 +50,10 @@ def completion(size: int) -> bytes:
 
 
 def event(now_s: float) -> bytes:
-    """Write one streamed token as one HTTP chunk, with the time it was sent."""
+    """Write one streamed token as one HTTP chunk: the time it was sent. As of engines, only that text is new."""
     data = (
         f'data: {{"id":"chatcmpl-bench","object":"chat.completion.chunk","model":"{MODEL}","choices":[{{"index":0,'
-        f'"delta":{{"content":" word"}},"finish_reason":null}}],"t":{now_s:.6f}}}\n\n'
+        f'"delta":{{"content":"{now_s:.6f}"}},"finish_reason":null}}]}}\n\n'
     ).encode()
     return b"%x\r\n%b\r\n" % (len(data), data)
 
