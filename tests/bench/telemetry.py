@@ -12,7 +12,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
-from tests.bench import contenders, trouble
+from tests.bench import contenders, labels, trouble
 from tests.bench.contenders import Served, free_port
 from tests.bench.figures import CHUNK, FLAT_OUT, Row, cpu_per_unit
 
@@ -150,7 +150,8 @@ class Pulse:
 
 def rows(directory: Path, quick: bool) -> list[Row]:
     """Measure all of it."""
-    return [*cost_rows(directory, quick), *render_rows(directory, quick), *trouble.rows(directory, quick)]
+    measures = (cost_rows, render_rows, labels.rows, trouble.rows)
+    return [row for measure in measures for row in measure(directory, quick)]
 
 
 SECTIONS: Mapping[str, Callable[[Path, bool], list[Row]]] = {"telemetry": rows}
