@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import hashlib
 import logging
 import os
 import signal
@@ -37,6 +36,7 @@ from llmswap.runtime.logevents import events
 from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.memory import DeviceMemory
 from llmswap.runtime.observing import Phase
+from llmswap.runtime.orphans import default_dir
 from llmswap.runtime.preload import Preload
 from llmswap.runtime.proxylog import ProxyLog
 from llmswap.runtime.sampler import Sampler
@@ -140,12 +140,13 @@ class App:
         )
 
     def _supervise(self, loaded: Loaded, logs: LogBook, watch: DeviceMemory) -> Supervisor:
+        sources = [path for path in (self._options.config, self._options.config_dir) if path is not None]
         return Supervisor(
             _launches(loaded),
             self.loop.post,
             logs,
             instance=uuid.uuid4().hex,
-            state_dir=_state_dir(self._options),
+            state_dir=self._options.state_dir or default_dir(sources, self._options.listen),
             watch=watch,
             memory=loaded.settings.memory,
             on_fatal=self._fatal,
@@ -388,19 +389,3 @@ def _launches(loaded: Loaded) -> dict[ModelId, Launch]:
 
 def _all_down(snapshot: Snapshot) -> bool:
     return all(view.state is State.SHUTDOWN for view in snapshot.upstreams.values())
-
-
-def _state_dir(options: Options) -> Path | None:
-    """Give the place of this config's pid files, so that two llmswaps with different configs never meet.
-
-    Returns:
-        None for a user without a home (a container with an odd uid) who names no other place.
-    """
-    if options.state_dir is not None:
-        return options.state_dir
-    try:
-        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    except RuntimeError:
-        return None
-    sources = "\0".join(str(path.absolute()) for path in (options.config, options.config_dir) if path is not None)
-    return Path(base) / "llmswap" / hashlib.sha256(f"{sources}\0{options.listen}".encode()).hexdigest()[:16]

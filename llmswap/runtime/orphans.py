@@ -7,11 +7,12 @@ ended; somebody else's running llmswap is never touched.
 
 import asyncio
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,17 @@ def _locked(path: Path, *, create: bool) -> int:
 def _remove(directory: Path, instance: str) -> None:
     for suffix in ("json", "new", "lock"):
         (directory / f"{instance}.{suffix}").unlink(missing_ok=True)
+
+
+def default_dir(sources: Sequence[Path], listen: str) -> Path | None:
+    """Give the place of a config's pid files, so that two llmswaps with different configs never meet.
+
+    Returns:
+        None for a user without a home (a container with an odd uid).
+    """
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError:
+        return None
+    paths = "\0".join(str(path.absolute()) for path in sources)
+    return Path(base) / "llmswap" / hashlib.sha256(f"{paths}\0{listen}".encode()).hexdigest()[:16]
