@@ -13,10 +13,12 @@ PIP_READY := $(VENV)/.ready-pip
 RUNTIME := $(VENV)/.ready-runtime
 DEV := $(VENV)/.ready-dev
 REAL := $(VENV)/.ready-real
+LOAD := $(VENV)/.ready-load
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live dashboards real clean
+.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live dashboards real clean \
+	load load-all load-ci load-compare load-card
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -69,6 +71,26 @@ dashboards: $(DEV) ## Write grafana/dashboards anew from grafana/generate
 real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)
 
+# What `make load` is told, as flags; what is left out is the scenario's own choice.
+LOAD_FLAGS = $(if $(POLICY),--policy $(POLICY)) $(if $(SCALE),--time-scale $(SCALE)) $(if $(MINUTES),--minutes $(MINUTES)) \
+	$(if $(SEED),--seed $(SEED)) $(if $(MODELS),--models $(MODELS))
+
+load: $(LOAD) ## Load test: SCENARIO=opencode_fanout [TARGET=URL] [POLICY=fifo] [SCALE=0.05] [MINUTES=] [SEED=] [MODELS=a=b,…]
+	$(BIN)/python -m loadtests run $(or $(SCENARIO),opencode_fanout) $(if $(TARGET),--target $(TARGET)) $(LOAD_FLAGS) $(ARGS)
+
+load-all: $(LOAD) ## Run every scenario against simulated upstreams (25 min; ARGS='burst unknown' for some)
+	$(BIN)/python -m loadtests all $(LOAD_FLAGS) $(ARGS)
+
+load-ci: $(LOAD) ## Six scenarios in 4 minutes, one of them failing under fifo as it should, then the tests of the load tests
+	$(BIN)/python -m loadtests ci $(LOAD_FLAGS) $(ARGS)
+	$(BIN)/python -m pytest -m real tests/loadtests
+
+load-compare: $(LOAD) ## Print and draw how two reports differ: A=folder B=folder
+	$(BIN)/python -m loadtests compare $(A) $(B)
+
+load-card: $(LOAD) ## Load fifo and fair with opencode_fanout, and rewrite the score card in docs/load-tests.md
+	$(BIN)/python -m loadtests card opencode_fanout $(ARGS)
+
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -93,6 +115,11 @@ $(DEV): pyproject.toml | $(PIP_READY)
 	@echo "== installing llmswap and the developers' tools"
 	@$(PIP) install --quiet --editable . --group dev
 	@touch $@ $(RUNTIME)
+
+$(LOAD): pyproject.toml $(DEV)
+	@echo "== installing the load generator"
+	@$(PIP) install --quiet --group load
+	@touch $@
 
 $(REAL): pyproject.toml $(DEV)
 	@echo "== installing what makes a tiny model for the real llama-server"

@@ -26,6 +26,7 @@ class Player:
     Attributes:
         real_s: Real seconds for one of the scenario's.
         ask: Makes a try, and returns when it is over.
+        closing: Says that the run is ending: nothing new is begun.
         calls: How many it has begun.
         open: What it does besides its own turn: calls at once, calls that it does not wait for.
     """
@@ -33,6 +34,7 @@ class Player:
     actor: Actor
     real_s: float
     ask: Ask
+    closing: Callable[[], bool]
     calls: int = 0
     open: Group = field(default_factory=Group)
 
@@ -40,6 +42,8 @@ class Player:
         """Play until the caller is through, calls in the background included; most never are."""
         for turn in self.actor.turns():
             gevent.sleep(turn.after_s * self.real_s)
+            if self.closing():
+                break
             waited = [self._begin(call) for call in turn.calls]
             if turn.wait and waited:
                 gevent.joinall(waited)
@@ -64,4 +68,6 @@ class Player:
             if sample.last:
                 return sample
             gevent.sleep(call.retries_s[attempt - 1] * self.real_s)
+            if self.closing():
+                return sample
         raise AssertionError("the last try is the last")

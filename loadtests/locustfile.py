@@ -30,7 +30,7 @@ from loadtests.exporter import Exporter  # noqa: E402
 from loadtests.reading import BadScenarioError  # noqa: E402
 from loadtests.samples import FINE, Ending, Sample  # noqa: E402
 from loadtests.script import Actor, Call  # noqa: E402
-from loadtests.stage import GIVE, WANT, Stage, build  # noqa: E402
+from loadtests.stage import CLOSE, GIVE, WANT, Stage, build  # noqa: E402
 from loadtests.target import TargetError  # noqa: E402
 from loadtests.wire import new_trace  # noqa: E402
 
@@ -82,7 +82,7 @@ class CallerUser(FastHttpUser):
         stage = stages[-1]
         actor = stage.next_actor()
         if actor is not None:
-            self.player = Player(actor, stage.real_s, _Asking(self, stage, actor))
+            self.player = Player(actor, stage.real_s, _Asking(self, stage, actor), lambda: stage.closing)
             self.player.play()
             stage.finished += 1
         Event().wait()
@@ -107,9 +107,11 @@ class _Asking:
             time.time(), actor.name, actor.number, number, attempt, call.model, call.api, call.takes_s, trace
         )
         patience_s = None if call.patience_s == float("inf") else call.patience_s * stage.real_s
+        stage.open += 1
         try:
             ask(self._user.client, wire, patience_s, call.leaves_at, sample)
         finally:
+            stage.open -= 1
             if call.made_up and sample.status == 404:
                 sample.ending, sample.why = Ending.MISSING, ""
             if sample.dispatched:
@@ -157,6 +159,7 @@ class ScenarioShape(LoadTestShape):
                 return None
         stage = stages[-1]
         if stage.is_done:
+            stage.close()
             self.runner.stop()  # with workers, this waits for their last samples; the report is written here
             return None
         return stage.users, float(stage.users)
@@ -174,6 +177,7 @@ def _init(environment: Environment, **_: object) -> None:
     runner, options = environment.runner, environment.parsed_options or Namespace()
     if isinstance(runner, WorkerRunner):
         runner.register_message(GIVE, lambda environment, msg, **_: stages[-1].actor_given(msg.data))  # noqa: ARG005
+        runner.register_message(CLOSE, lambda environment, msg, **_: stages[-1].close())  # noqa: ARG005
         return
     if isinstance(runner, MasterRunner):
         runner.register_message(WANT, lambda environment, msg, **_: stages[-1].actor_wanted(msg.node_id))  # noqa: ARG005

@@ -36,7 +36,7 @@ def card(seen: Seen, run: dict[str, Any]) -> dict[str, Any]:
         "asked": len(seen.samples),
         "ended": len(ended),
         **{str(ending): sum(sample.ending is ending for sample in seen.samples) for ending in Ending},
-        "done_per_h": _count(seen, Ending.DONE) / hours if hours else None,
+        "done_per_h": _in_time(seen) / hours if hours else None,
         "failed_share": sum(sample.ending in FAILURES for sample in ended) / len(ended) if ended else None,
         "failures": dict(Counter(_kind(sample) for sample in ended if sample.ending in FAILURES)),
         "refusal_p99_ms": _in_ms(percentile([s.e2e_s for s in ended if s.ending is Ending.REFUSED], 0.99)),
@@ -77,8 +77,10 @@ def figure(card: dict[str, Any], name: str) -> float | None:
     return None if value is None else float(value)
 
 
-def _count(seen: Seen, *endings: Ending) -> int:
-    return sum(sample.ending in endings for sample in seen.samples)
+def _in_time(seen: Seen) -> int:
+    """Count the answers that were complete when the time was up; a moment later others may be."""
+    end_s = seen.began_s + seen.ran_s
+    return sum(sample.ending is Ending.DONE and sample.at_s + sample.e2e_s <= end_s for sample in seen.samples)
 
 
 def _kind(sample: Sample) -> str:

@@ -31,8 +31,9 @@ from loadtests.wire import Asker
 log = logging.getLogger("loadtests")
 
 LAG_EVERY_S = 0.05
+GRACE_S, GRACE_LOOK_S = 2.0, 0.02  # for what is open when the time is up
 WATCH_EVERY_S = 0.1
-WANT, GIVE, NOBODY = "loadtest-actor-wanted", "loadtest-actor", -1
+WANT, GIVE, NOBODY, CLOSE = "loadtest-actor-wanted", "loadtest-actor", -1, "loadtest-close"
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Stage:
 
     Attributes:
         listeners: Are told every sample that the master gets.
+        open: Requests on their way.
+        closing: The time is up: nothing new is begun.
         over: The report is written, or the run has failed before it began.
     """
 
@@ -57,7 +60,10 @@ class Stage:
     began_s: float = 0.0
     exit_code: int | None = None
     folder: Path | None = None
+    open: int = 0
+    closing: bool = False
     over: bool = False
+    _ended: float = 0.0
     _began: float = 0.0
     _kind: Kind = Kind.OPENAI
     _before: Exposition | None = None
@@ -188,6 +194,19 @@ class Stage:
 
     # After
 
+    def close(self) -> None:
+        """Begin nothing new, and give what is open a moment to end: the fewer are cut off, the better counts agree."""
+        self.closing = True
+        if not self._began:
+            return  # on a worker, the master waits
+        self._ended = time.monotonic()
+        runner = self.environment.runner
+        if isinstance(runner, MasterRunner):
+            runner.send_message(CLOSE)
+        end_s = self._ended + GRACE_S
+        while (self.open or isinstance(runner, MasterRunner)) and time.monotonic() < end_s:
+            gevent.sleep(GRACE_LOOK_S)
+
     def end(self) -> None:
         """Take stock again, write the report, and decide whether the run has passed."""
         if self.over or self.is_worker:
@@ -196,7 +215,7 @@ class Stage:
         self.over = True
         if not self._began:
             return
-        ran_s = min(time.monotonic() - self._began, 60 * self.minutes * self.real_s)
+        ran_s = (self._ended or time.monotonic()) - self._began
         gevent.killall(self._watchers)
         seen = self._look_back(ran_s)
         card = gate.judge(score.card(seen, self._run()), self.scenario)
