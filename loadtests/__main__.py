@@ -1,6 +1,7 @@
 """`python -m loadtests`: run scenarios, compare reports. `make load` and its kin are these commands."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def main(words: list[str] | None = None) -> int:
     cut = words.index("--") if "--" in words else len(words)
     args = _parser().parse_args(words[:cut])
     args.locust = words[cut + 1 :]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is ended first
     try:
         code: int = args.do(args)
     except (BadScenarioError, BadReportError, ValueError) as error:

@@ -159,7 +159,7 @@ class ScenarioShape(LoadTestShape):
                 return None
         stage = stages[-1]
         if stage.is_done:
-            stage.close()
+            stage.wait_for_the_rest()
             self.runner.stop()  # with workers, this waits for their last samples; the report is written here
             return None
         return stage.users, float(stage.users)
@@ -177,7 +177,7 @@ def _init(environment: Environment, **_: object) -> None:
     runner, options = environment.runner, environment.parsed_options or Namespace()
     if isinstance(runner, WorkerRunner):
         runner.register_message(GIVE, lambda environment, msg, **_: stages[-1].actor_given(msg.data))  # noqa: ARG005
-        runner.register_message(CLOSE, lambda environment, msg, **_: stages[-1].close())  # noqa: ARG005
+        runner.register_message(CLOSE, lambda environment, msg, **_: stages[-1].drop_curtain())  # noqa: ARG005
         return
     if isinstance(runner, MasterRunner):
         runner.register_message(WANT, lambda environment, msg, **_: stages[-1].actor_wanted(msg.node_id))  # noqa: ARG005

@@ -70,7 +70,7 @@ class Sample:
     @property
     def dispatched(self) -> bool:
         """Whether an upstream began to answer."""
-        return self.status == 200
+        return self.status == 200 or self.wait_s is not None
 
     @property
     def waited_s(self) -> float | None:

@@ -97,11 +97,7 @@ class Stage:
     @property
     def is_done(self) -> bool:
         """Whether the time is up, or nobody has anything left to do."""
-        if self.exit_code is not None or self.over:
-            return True
-        if not self._began:
-            return False
-        return self.finished >= self.users or time.monotonic() - self._began >= 60 * self.minutes * self.real_s
+        return self.exit_code is not None or self.over or self.closing or self.finished >= self.users
 
     # Before
 
@@ -121,7 +117,8 @@ class Stage:
         if self._kind is Kind.LLMSWAP:
             self._before = self.target.scrape()
         self.began_s, self._began = time.time(), time.monotonic()
-        self._watchers = [gevent.spawn(self._watch), gevent.spawn(self._listen_to_the_clock)]
+        curtain = gevent.spawn_later(60 * self.minutes * self.real_s, self.drop_curtain)
+        self._watchers = [gevent.spawn(self._watch), gevent.spawn(self._listen_to_the_clock), curtain]
 
     def next_actor(self) -> Actor | None:
         """Give the next caller to somebody who is to act one; None if all are given away."""
@@ -194,16 +191,18 @@ class Stage:
 
     # After
 
-    def close(self) -> None:
-        """Begin nothing new, and give what is open a moment to end: the fewer are cut off, the better counts agree."""
-        self.closing = True
+    def drop_curtain(self) -> None:
+        """The time is up: nothing new is begun, here and on workers."""
+        self.closing, self._ended = True, self._ended or time.monotonic()
+        if isinstance(self.environment.runner, MasterRunner):
+            self.environment.runner.send_message(CLOSE)
+
+    def wait_for_the_rest(self) -> None:
+        """Give what is open a moment to end: the fewer requests are cut off, the better counts can be compared."""
         if not self._began:
-            return  # on a worker, the master waits
-        self._ended = time.monotonic()
-        runner = self.environment.runner
-        if isinstance(runner, MasterRunner):
-            runner.send_message(CLOSE)
-        end_s = self._ended + GRACE_S
+            return
+        self.drop_curtain()
+        runner, end_s = self.environment.runner, self._ended + GRACE_S
         while (self.open or isinstance(runner, MasterRunner)) and time.monotonic() < end_s:
             gevent.sleep(GRACE_LOOK_S)
 

@@ -61,8 +61,8 @@ class Asker:
         headers = {"X-LLMSwap-Caller": actor.name, "X-Fake-Takes": f"{call.takes_s:.6f}", "Accept-Encoding": "identity"}
         if call.swap_class != "may-swap":
             headers["X-LLMSwap-Swap"] = call.swap_class
-        if call.cold_s and known:
-            headers["X-Fake-Cold"] = f"{actor.number} {call.cold_s:.6f}"
+        if call.cold_s:
+            headers["X-Fake-Cold"] = f"{actor.number} {call.cold_s if known else 0.0:.6f}"
         if trace:
             headers["traceparent"] = trace
         if self.api_key:

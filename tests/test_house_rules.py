@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "llmswap"
 TESTS = ROOT / "tests"
 GRAFANA = ROOT / "grafana"
+LOADTESTS = ROOT / "loadtests"
+ROOMS = {"package": PACKAGE, "tests": TESTS, "grafana": GRAFANA, "loadtests": LOADTESTS}
 
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
@@ -92,7 +94,7 @@ def test_the_import_contracts_hold():
     assert "0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("folder", [PACKAGE, TESTS, GRAFANA], ids=["package", "tests", "grafana"])
+@pytest.mark.parametrize("folder", ROOMS.values(), ids=ROOMS)
 def test_no_file_is_too_long(folder):
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files(folder)}
     assert {path: length for path, length in lengths.items() if length > FILE_LINES_MAX} == {}
@@ -103,7 +105,7 @@ def test_the_median_file_is_short():
     assert statistics.median(lengths) <= FILE_LINES_MEDIAN_MAX
 
 
-@pytest.mark.parametrize("folder", [PACKAGE, TESTS, GRAFANA], ids=["package", "tests", "grafana"])
+@pytest.mark.parametrize("folder", ROOMS.values(), ids=ROOMS)
 def test_no_function_is_too_long(folder):
     long = {}
     for path in files(folder):
@@ -143,8 +145,22 @@ def test_the_tests_mirror_the_rooms():
     assert {folder.relative_to(TESTS).parts[0] for folder in folders} - rooms - own == set()
 
 
+def test_load_tests_know_llmswap_from_outside_only():
+    inside = [
+        place(path, node)
+        for path in files(LOADTESTS)
+        for name, node in imported(path)
+        if name.split(".")[0] == "llmswap"
+    ]
+    assert inside == []
+
+
 def test_every_module_says_what_lives_in_it():
-    silent = [str(path) for path in files(PACKAGE) if tree(path).body and not ast.get_docstring(tree(path))]
+    silent = [
+        str(path)
+        for path in (*files(PACKAGE), *files(LOADTESTS))
+        if tree(path).body and not ast.get_docstring(tree(path))
+    ]
     assert silent == []
 
 
@@ -213,7 +229,7 @@ def test_nothing_is_left_to_do_later():
     marks = re.compile(r"#.*\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
     found = [
         f"{path.relative_to(ROOT)}:{number}"
-        for path in (*files(PACKAGE), *files(TESTS))
+        for path in (*files(PACKAGE), *files(TESTS), *files(LOADTESTS))
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if marks.search(line)
     ]
