@@ -21,17 +21,15 @@ def two_models() -> dict[str, dict[str, str]]:
 
 async def test_preload_loads_a_group_that_does_not_swap_at_once(stack: Stack) -> None:
     config = {
-        "models": {name: {"cmd": fake(name, boot=2)} for name in "abc"},
+        "models": {name: {"cmd": fake(name, boot=0.1)} for name in "abc"},
         "groups": {"together": {"swap": False, "members": ["a", "b", "c"]}},
         "hooks": {"on_startup": {"preload": ["b", "a", "c"]}},
     }
-    began_s = time.monotonic()
     program = stack.start(config)
 
     await until(lambda: "preload 3/3" in program.log_text(), "the preload")
 
     assert await program.running() == {"a": "ready", "b": "ready", "c": "ready"}
-    assert time.monotonic() - began_s < 6  # one after the other, their boots alone take that long
     assert starts_and_ends(program)[:3] == [("b", "starting"), ("a", "starting"), ("c", "starting")]
 
 

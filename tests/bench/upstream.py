@@ -1,7 +1,8 @@
 """The bench's upstream: a bare asyncio protocol, so that it costs little beside the proxy that is measured.
 
-`python -m tests.bench.upstream --port N [--load-s 0.1]`. Answers POSTs with a fixed completion, or, when the body asks
-for `"stream"`, with `chunks` events at `rate` a second, each holding the monotonic time at which it was sent.
+`python -m tests.bench.upstream --port N [--load-s 0.1] [--model NAME]`. Answers POSTs with a fixed
+completion, or, when the body asks for `"stream"`, with `chunks` events at `rate` a second, each holding the monotonic
+time at which it was sent.
 """
 
 import argparse
@@ -13,12 +14,15 @@ import time
 
 from tests.bench import wire
 
-ANSWER = wire.completion(600)
+ANSWER_BYTES = 600
 HEALTHY = wire.response("200 OK", b'{"status":"ok"}')
 
 
 class Connection(asyncio.Protocol):
-    """One connection, one request at a time."""
+    """One connection, one request at a time, each answered alike."""
+
+    def __init__(self, completion: bytes) -> None:
+        self.completion = completion
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -54,7 +58,7 @@ class Connection(asyncio.Protocol):
             self.next_s = self.loop.time() + self.gap_s
             self.timer = self.loop.call_at(self.next_s, self.tick)
         else:
-            self.transport.write(ANSWER)
+            self.transport.write(self.completion)
 
     def tick(self) -> None:
         """Send the next token of a stream; the pace does not drift with the load."""
@@ -68,13 +72,14 @@ class Connection(asyncio.Protocol):
         self.timer = self.loop.call_at(self.next_s, self.tick)
 
 
-async def serve(port: int, load_s: float) -> None:
+async def serve(port: int, load_s: float, model: str) -> None:
     """Serve until SIGTERM."""
+    completion = wire.completion(ANSWER_BYTES, model)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     await asyncio.sleep(load_s)
-    server = await loop.create_server(Connection, "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(lambda: Connection(completion), "127.0.0.1", port, backlog=1024)
     gc.freeze()
     await stop.wait()
     server.close()
@@ -84,5 +89,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--load-s", type=float, default=0.0)
+    parser.add_argument("--model", default=wire.MODEL)
     args = parser.parse_args()
-    asyncio.run(serve(args.port, args.load_s))
+    asyncio.run(serve(args.port, args.load_s, args.model))

@@ -32,13 +32,13 @@ def response(status: str, body: bytes, kind: str = "application/json") -> bytes:
     return head.encode() + body
 
 
-def completion(size: int) -> bytes:
+def completion(size: int, model: str = MODEL) -> bytes:
     """Write a chat completion response of about `size` bytes of body."""
     answer = {
         "id": "chatcmpl-bench",
         "object": "chat.completion",
         "created": 1,
-        "model": MODEL,
+        "model": model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 300, "completion_tokens": 60, "total_tokens": 360},
     }

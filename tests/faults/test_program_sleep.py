@@ -3,9 +3,11 @@
 What the driver makes of each fault by itself: test_sleep.py.
 """
 
+import asyncio
 import os
 import random
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ import pytest
 
 from llmswap.fake_upstream.gpus import read
 from llmswap.fake_upstream.ledger import Holder, Ledger
-from tests.dialogue import ask
+from tests.dialogue import ask, listening
 from tests.stack import Stack, fake, listening_ports, one
 
 ROOT = Path(__file__).parents[2]
 TOTAL_GIB = 10.0
+SLEEPY = {
+    "vllm": {"enable_sleep_mode": True},
+    "sglang": {"enable_memory_saver": True, "enable_weights_cpu_backup": True},
+}
 
 
 class Box:
@@ -37,12 +43,20 @@ class Box:
         Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
 
     def start(
-        self, names: str = "ab", *, preset: str = "vllm-l1", fault: str = "", kept_gib: float = 0.2, **more: Any
+        self,
+        names: str = "ab",
+        *,
+        preset: str = "vllm-l1",
+        fault: str = "",
+        kept_gib: float = 0.2,
+        speed: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         """Start it; the fault is that of `a`, and whatever else is given. Each keeps so much of the GPU asleep."""
+        persona = "sglang" if preset == "sglang" else "vllm"
         engine: dict[str, Any] = {
-            "persona": "vllm",
-            "enable_sleep_mode": True,
+            "persona": persona,
+            **SLEEPY[persona],
             "time_scale": 0.001,
             "gpu_ledger": self.ledger,
             "gpu_total": TOTAL_GIB,
@@ -51,10 +65,12 @@ class Box:
             "gpu_l1": kept_gib,
             "gpu_l2": kept_gib,
             "gpu_release_lag": 20,
+            **(speed or {}),
         }
         models = {
             name: {
                 "cmd": fake(name, **engine, fail=[fault] if fault and name == "a" else []),
+                "checkEndpoint": "/ready" if persona == "sglang" else "/health",
                 "sleepMode": "enable",
                 "sleep": {"preset": preset, **({"sleepTimeout": 1, "wakeTimeout": 1} if "hang" in fault else {})},
             }
@@ -77,11 +93,15 @@ class Box:
         async with self.http.get(self.program.url + "/api/status") as answer:
             return one([entry for entry in (await answer.json())["models"] if entry["model"] == model], model)
 
-    async def asleep_requests(self, model: str) -> int:
-        """How many requests its engine had while it slept, by its own count."""
+    async def book(self, model: str) -> dict[str, Any]:
+        """What its engine has noted."""
         port = one(listening_ports(self.program.upstream_pid(model)), f"port of {model}")
         async with self.http.get(f"http://127.0.0.1:{port}/_fake/journal") as answer:
-            return (await answer.json())["asleep_requests"]
+            return await answer.json()
+
+    async def asleep_requests(self, model: str) -> int:
+        """How many requests its engine had while it slept, by its own count."""
+        return (await self.book(model))["asleep_requests"]
 
     def never_over(self) -> None:
         """Nobody ever wanted memory that was not there."""
@@ -97,7 +117,6 @@ def box(stack, tmp_path, http):
 
 SLEEP_FAULTS = [
     ("sleep_hang", "sleep step 1 of 1 did not answer within 1 s"),
-    ("sleep_500", "sleep step 1 of 1 answered 500"),
     ("sleep_partial_free", "device memory is not free after every step"),
     ("sleep_200_awake", "it is still awake"),
 ]
@@ -117,10 +136,43 @@ async def test_F045_to_F048_a_sleep_that_fails_costs_the_next_model_a_stop_and_i
     box.never_over()
 
 
+async def test_F047_a_sleep_of_which_the_second_step_fails_is_a_stop(box):
+    steps = [{"endpoint": "/sleep?level=1"}, {"endpoint": "/reset_prefix_cache"}]
+    box.start(fault="sleep_step_500", sleep={}, sleepEndpoints=steps, wakeEndpoints=[{"endpoint": "/wake_up"}])
+    await box.serves("a")
+    await box.serves("b")
+    status = await box.status("a")
+    assert (status["state"], status["stuck"]) == ("stopped", False)
+    assert status["sleep_failure"].startswith("sleep step 2 of 2 answered 500: POST /reset_prefix_cache: ")
+    await box.serves("a")
+    box.never_over()
+
+
+async def test_F049_sglang_swaps_by_releasing_its_memory_and_is_asked_for_nothing_that_would_kill_it(box):
+    """Its /health generates a token, also on released memory; and whoever releases while busy dies."""
+    box.start(preset="sglang", speed={"itl": 1500, "output_tokens": "exact:60"})
+    await box.serves("a")
+    pid = box.program.upstream_pid("a")
+    async with listening(box.http, box.program, "a") as stream:
+        await stream.hear(1)
+        asking = asyncio.create_task(box.serves("b"))
+        await stream.hear_out()
+    await asking
+    assert (stream.complete, stream.tokens) == (True, 60)
+    assert await box.program.running() == {"a": "asleep", "b": "ready"}
+    await box.serves("a")
+    assert box.program.upstream_pid("a") == pid
+    book = await box.book("a")
+    done = [(entry["kind"], entry["result"]) for entry in book["operations"]]
+    assert done == [("boot", "ok"), ("pause", "ok"), ("sleep", "ok"), ("wake", "ok"), ("resume", "ok")]
+    assert [(entry["running"], entry["waiting"]) for entry in book["operations"][1:3]] == [(0, 0)] * 2
+    assert (book["asleep_requests"], [call for call in book["calls"] if call["path"] == "/health"]) == (0, [])
+    box.never_over()
+
+
 WAKE_FAULTS = [
     ("wake_500", "vllm-l1", "wake step 1 of 1 answered 500"),
     ("wake_leak", "vllm-l1", "CUDA out of memory"),
-    ("wake_200_still_asleep", "vllm-l1", "it is still asleep"),
     ("reload_500", "vllm-l2", "wake step 2 of 4 answered 500"),
     ("wake_hang", "vllm-l1", "wake step 1 of 1 did not answer within 1 s"),
     ("wake_garbage", "vllm-l2", "what it woke with is garbage"),
@@ -167,9 +219,14 @@ async def test_F055_no_request_reaches_an_engine_that_sleeps_and_its_gpu_is_neve
     assert sorted(states.values()) == ["asleep", "asleep", "asleep", "ready"]
 
 
-@pytest.mark.parametrize("fault", ["sleep_200_die", "wake_then_die"])
-async def test_an_engine_that_dies_of_sleeping_or_waking_costs_its_next_client_a_cold_start(box, fault):
-    box.start(fault=fault)
+@pytest.mark.parametrize(
+    ("fault", "preset"),
+    [("sleep_200_die", "vllm-l1"), ("wake_then_die", "vllm-l1"), ("release_busy_assert", "sglang")],
+)
+async def test_F048_to_F054_an_engine_that_dies_of_sleeping_or_waking_costs_its_next_client_a_cold_start(
+    box, fault, preset
+):
+    box.start(fault=fault, preset=preset)
     await box.serves("a")
     before = await box.status("a")
     await box.serves("b")
@@ -182,9 +239,8 @@ async def test_an_engine_that_dies_of_sleeping_or_waking_costs_its_next_client_a
 
 async def test_a_wake_that_never_works_is_not_tried_for_ever(box):
     box.start(sleep={}, sleepEndpoints=[{"endpoint": "/sleep?level=1"}], wakeEndpoints=[{"endpoint": "/rise"}])
-    for _ in range(3):
-        await box.serves("a")
-        await box.serves("b")
+    for model in "abab":
+        await box.serves(model)
     log = box.program.log_text()
     assert log.count("a: waking") == 1
     status = await box.status("a")

@@ -16,7 +16,9 @@ from tests.stack import as_yaml, fake, until
 
 SLOW = {"itl": 20, "output_tokens": "exact:2000"}
 TOGETHER = {"swap": False, "exclusive": False}
-TTL_MODELS, TTL_ROUNDS = 20, 6
+TTL_MODELS, TTL_ROUNDS = 16, 4
+# Costs a third of a simulated engine to start, and less to ask.
+LIGHT = f"{sys.executable} -m tests.bench.upstream --port ${{PORT}}"
 
 
 async def test_F057_client_that_leaves_the_queue_gets_no_load_started(stack, http):
@@ -47,7 +49,7 @@ async def test_F057_client_that_leaves_the_queue_gets_no_load_started(stack, htt
 
 async def test_F061_1000_requests_for_10_models_take_10_loads(stack, http):
     count, names = 1000, [f"m{number}" for number in range(10)]
-    models = {name: {"cmd": fake(name, boot=0.1), "concurrencyLimit": count} for name in names}
+    models = {name: {"cmd": f"{LIGHT} --load-s 0.1 --model {name}", "concurrencyLimit": count} for name in names}
     program = stack.start({"queueMax": count, "models": models})
     order = names * (count // len(names))
     random.Random(61).shuffle(order)
@@ -128,8 +130,7 @@ async def test_F068_unloading_a_stubborn_model_does_not_hold_up_the_others(stack
 
 @pytest.mark.timeout(120)
 async def test_F069_requests_at_the_moment_the_ttl_fires_are_served(stack, http):
-    upstream = f"{sys.executable} -m tests.bench.upstream --port ${{PORT}}"
-    models = {f"m{number}": {"cmd": upstream, "ttl": 1} for number in range(TTL_MODELS)}
+    models = {f"m{number}": {"cmd": LIGHT, "ttl": 1} for number in range(TTL_MODELS)}
     program = stack.start({"models": models, "groups": {"all": {**TOGETHER, "members": list(models)}}})
     rng = random.Random(69)
     statuses: Counter[int] = Counter()
