@@ -55,6 +55,7 @@ def totals(usage: Any, **more: Any) -> dict[str, Any]:
 ROLE, WORDS = piece({"role": "assistant", "content": ""}), [piece({"content": f" w{number}"}) for number in range(5)]
 TALK, STOP = [ROLE, *WORDS], piece(finish="stop")
 USED = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
+AS_TOKENS = {"input_tokens": 11, "output_tokens": 5, "total_tokens": 16}
 TIMINGS = {
     "cache_n": 4, "prompt_n": 7, "prompt_ms": 250.0, "predicted_n": 5, "predicted_ms": 500.0,
     "draft_n": 6, "draft_n_accepted": 3,
@@ -206,6 +207,7 @@ STREAMS = (
         {"output_tokens": 5, **ENDED},
     ),
     Answer("no usage", CHAT, stream(*TALK, STOP), CHUNKS),
+    Answer("null usage after what was said", CHAT, stream(*TALK, {**STOP, "usage": USED}, totals(None)), PLAIN),
     Answer("null usage", CHAT, stream(*TALK, STOP, totals(None)), CHUNKS),
     Answer(
         "usage of nothing",
@@ -388,8 +390,26 @@ STREAMS = (
             {
                 "type": "transcript.text.done",
                 "text": "www",
-                "usage": {"type": "tokens", "input_tokens": 11, "output_tokens": 5, "total_tokens": 16},
+                "usage": {"type": "tokens", **AS_TOKENS},
             },
+        ),
+        {"input_tokens": 11, "output_tokens": 5, "done": True},
+    ),
+    Answer(
+        "speech as events",
+        "/v1/audio/speech",
+        typed(
+            *({"type": "speech.audio.delta", "audio": "c28="} for _ in range(3)),
+            {"type": "speech.audio.done", "usage": AS_TOKENS},
+        ),
+        {"input_tokens": 11, "output_tokens": 5, "done": True},
+    ),
+    Answer(
+        "an image that comes in parts",
+        "/v1/images/generations",
+        typed(
+            *({"type": "image_generation.partial_image", "b64_json": "c28=", "partial_image_index": n} for n in (0, 1)),
+            {"type": "image_generation.completed", "b64_json": "c28=", "usage": AS_TOKENS},
         ),
         {"input_tokens": 11, "output_tokens": 5, "done": True},
     ),

@@ -3,6 +3,7 @@
 import json
 
 from tests.proxy.answers import (
+    AS_TOKENS,
     CACHED_MESSAGE,
     CHAT,
     JSON,
@@ -54,6 +55,20 @@ BODIES = tuple(
         ("llama.cpp's array", "/infill",
          json.dumps([{"content": "a", "model": "big", "index": 0}, {**NATIVE_END, "index": 1}]).encode(),
          {**TIMED, "prefill_s": None, "decode_s": None, "finish_reasons": ("eos",)}),
+        ("responses of vLLM, with more details", RESPONSES,
+         json.dumps(response("completed", {**RESPONSES_USED, "input_tokens_details": {
+             "cached_tokens": 4, "cache_write_tokens": 2, "input_tokens_per_turn": [7, 4]}})).encode(),
+         {**RESPONSES_SAY, "finish_reasons": ("completed",)}),
+        ("an image", "/v1/images/generations",
+         json.dumps({"model": "big", "data": [{"b64_json": "c28="}], "usage": {
+             **AS_TOKENS, "input_tokens_details": {"text_tokens": 11, "image_tokens": 0}}}).encode(),
+         {"input_tokens": 11, "output_tokens": 5, "finish_reasons": ()}),
+        ("an image without usage", "/v1/images/generations",
+         json.dumps({"model": "big", "data": [{"b64_json": "c28="}]}).encode(), {"finish_reasons": ()}),
+        ("a transcription by its tokens", "/v1/audio/transcriptions",
+         json.dumps({"model": "big", "text": "w", "usage": {
+             "type": "tokens", **AS_TOKENS, "input_token_details": {"audio_tokens": 9, "text_tokens": 2}}}).encode(),
+         {"input_tokens": 11, "output_tokens": 5, "finish_reasons": ()}),
         ("a transcription by its length", "/v1/audio/transcriptions",
          json.dumps({"model": "big", "text": "w", "usage": {"type": "duration", "seconds": 3}}).encode(),
          {"finish_reasons": ()}),
