@@ -1,12 +1,14 @@
 """Golden traces of requests: hit, miss, joined swap, refusals, clients that leave, upstreams that die."""
 
 import asyncio
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from opentelemetry.trace import SpanKind
 
 from llmswap.runtime.logevents import events_of
+from tests.raw import RawClient
 from tests.stack import fake, until
 from tests.telemetry.traced import CHAT, seconds, status, traced, uncovered
 
@@ -71,6 +73,7 @@ async def test_a_hit_is_two_spans_and_the_upstream_continues_the_second(serving)
     assert client.start_time <= event.timestamp <= client.end_time
     assert server.start_time <= client.start_time
     assert client.end_time <= server.end_time
+    assert uncovered(server, [client]) <= 0.02
 
 
 async def test_a_miss_waits_in_a_span_that_is_linked_to_the_swap_and_the_swap_to_it(serving) -> None:
@@ -159,6 +162,37 @@ async def test_a_client_that_leaves_while_it_waits_is_no_error(serving) -> None:
     assert status(queue) == ("unset", None)
 
 
+async def test_a_client_that_leaves_while_it_sends_leaves_one_span(serving) -> None:
+    async with serving(a={}) as program:
+        address = urlsplit(program.url)
+        async with await RawClient.connect(str(address.hostname), address.port or 80) as client:
+            await client.send(
+                f"POST {CHAT} HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 99\r\n\r\n{{".encode()
+            )
+        await program.spans.until(SERVER)
+        (server,) = program.spans.all()
+    assert status(server) == ("unset", "client_disconnect")
+    assert server.attributes["llmswap.model"] == "_unknown"
+    assert "llmswap.residency" not in server.attributes
+
+
+async def test_a_client_that_leaves_while_another_is_busy_waited_for_that_and_for_no_swap(serving) -> None:
+    async with serving(a={"itl": 20, "output_tokens": "exact:5000"}, b={}) as program:
+        busy = asyncio.create_task(program.stream("a", 5000, max_tokens=5000))
+        await until(lambda: any(view.in_flight for view in program.app.loop.snapshot().upstreams.values()), "a is busy")
+        asked = asyncio.create_task(program.ask("b"))
+        await until(lambda: program.app.context.gate.occupants == 2, "b is waited for")
+        await asyncio.sleep(0.05)  # a wait that is long enough to be told
+        asked.cancel()
+        (server,) = await program.spans.until(SERVER)
+        (queue,) = program.spans.children(server)
+        busy.cancel()
+    assert status(server) == ("unset", "client_disconnect")
+    assert queue.attributes["llmswap.wait.cause"] == "drain"
+    assert queue.attributes["llmswap.wait.drain_s"] == pytest.approx(seconds(queue), abs=0.005)
+    assert queue.links == ()
+
+
 async def test_a_client_that_leaves_before_the_first_byte_is_no_error_of_the_upstream_either(serving) -> None:
     async with serving(a={"fail": ["slow_headers:30"]}) as program:
         asked = asyncio.create_task(program.ask("a"))
@@ -184,6 +218,8 @@ async def test_a_client_that_leaves_in_mid_stream_leaves_a_span_with_its_first_c
     assert status(client) == ("unset", None)
     assert [event.name for event in client.events] == ["first_chunk"]
     assert client.attributes["gen_ai.response.time_to_first_chunk"] <= seconds(client)
+    assert 2 <= client.attributes["gen_ai.usage.output_tokens"] < 5000, "what had come by then"
+    assert client.attributes["llmswap.usage.estimated"]
 
 
 async def test_an_upstream_that_dies_in_mid_stream_is_an_error_of_both(serving) -> None:
@@ -195,6 +231,7 @@ async def test_an_upstream_that_dies_in_mid_stream_is_an_error_of_both(serving) 
     assert status(server) == ("error", "upstream_error")
     assert server.attributes["http.response.status_code"] == 200
     assert status(client) == ("error", "reset")
+    assert uncovered(server, program.spans.children(server)) <= 0.02
 
 
 async def test_an_upstreams_error_is_an_error_there_and_a_4xx_is_none_of_ours(serving) -> None:
