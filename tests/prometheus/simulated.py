@@ -26,6 +26,16 @@ ABOUT = """\
 # by the simulator behind `llmswap simulate` (seed {seed}), counted by llmswap's own metrics, read once a minute. Series
 # that stay at 0 are left out. It is made anew when the scheduler, a scenario or a metric changes.
 """
+HEAD = """\
+rule_files: [../rules/recording.yml, ../rules/alerts.yml]
+evaluation_interval: 1m
+# What alerts read is recorded first.
+group_eval_order:
+  [llmswap-traffic, llmswap-waiting, llmswap-swapping, llmswap-swap-times, llmswap-serving,
+   llmswap-queue, llmswap-swaps, llmswap-slow-swaps, llmswap-models, llmswap-machine,
+   llmswap-telemetry]
+tests:
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +85,7 @@ def written() -> str:
     """Give the file."""
     return ABOUT.format(seed=SEED) + "".join(
         [
-            "rule_files: [../rules/recording.yml, ../rules/alerts.yml]\n",
-            "evaluation_interval: 1m\n",
-            "tests:\n",
+            HEAD,
             *("".join(_case(case)) for case in CASES),
         ]
     )

@@ -87,6 +87,17 @@ def test_alerts_about_a_model_have_it_in_the_label_model():
     assert [name for name in about if "model" not in told(ALERTS[name])] == []
 
 
+def test_in_tests_what_alerts_read_is_recorded_first():
+    """Among groups that are not named promtool's order is random, and those come before the others."""
+    order = [
+        group["name"]
+        for name in ("recording", "alerts")
+        for group in yaml.safe_load((ROOM / "rules" / f"{name}.yml").read_text())["groups"]
+    ]
+    for path in (ROOM / "tests").glob("*.yml"):
+        assert yaml.safe_load(path.read_text())["group_eval_order"] == order, path.name
+
+
 @cache
 def cases() -> tuple[tuple[str, dict[str, Any]], ...]:
     """Give name and check of each promtool test."""

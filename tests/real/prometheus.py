@@ -28,17 +28,18 @@ class Binaries:
 
     prometheus: Path
     promtool: Path
+    amtool: Path
 
 
 def unpacked() -> Binaries:
-    """Unpack Prometheus and promtool, if that has not been done before."""
+    """Unpack Prometheus, promtool and Alertmanager's amtool, if that has not been done before."""
     stack = Path(os.environ.get("LLMSWAP_STACK") or ROOT.parent / "shared" / "stack").resolve()
     if not (stack / "lib.sh").exists():
         message = (
             f"{stack / 'lib.sh'} is not there: the real-stack checks cannot run (LLMSWAP_STACK names another place)"
         )
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    script = '. "$1"; unpack "$NEXT" prometheus promtool >&2; echo "$DK/root/$NEXT"'
+    script = '. "$1"; unpack "$NEXT" prometheus promtool prometheus-alertmanager >&2; echo "$DK/root/$NEXT"'
     done = subprocess.run(
         ["bash", "-c", script, "unpack", stack / "lib.sh"],
         check=True,
@@ -48,7 +49,11 @@ def unpacked() -> Binaries:
         text=True,
     )
     place = Path(done.stdout.split()[-1])
-    return Binaries(place / "prometheus/usr/bin/prometheus", place / "promtool/usr/bin/promtool")
+    return Binaries(
+        place / "prometheus/usr/bin/prometheus",
+        place / "promtool/usr/bin/promtool",
+        place / "prometheus-alertmanager/usr/bin/amtool",
+    )
 
 
 class Prometheus:
@@ -125,6 +130,15 @@ class Prometheus:
     def number(self, expression: str) -> float:
         """Evaluate an expression that has one value, or none: then 0."""
         return next(iter(self.query(expression).values()), 0.0)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Give every rule, with what became of its last evaluation: `health`, `lastError`."""
+        return [rule for group in self.api("rules")["groups"] for rule in group["rules"]]
+
+    def firing(self) -> dict[str, str]:
+        """Give alert -> severity of those that fire."""
+        alerts = (alert for alert in self.api("alerts")["alerts"] if alert["state"] == "firing")
+        return {alert["labels"]["alertname"]: alert["labels"]["severity"] for alert in alerts}
 
     def targets(self, job: str) -> dict[str, str]:
         """Give model -> health of the live targets of a job."""
