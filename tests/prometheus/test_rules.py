@@ -14,7 +14,7 @@ from tests.promql.reading import labels, named, problems
 ROOM = Path(__file__).parents[2] / "prometheus"
 RUNBOOK_URL = "https://github.com/llmswap/llmswap/blob/main/prometheus/RUNBOOK.md"
 GRAFANA = "{{ $externalLabels.grafana }}"
-DASHBOARDS = {"overview", "swaps", "queue", "model", "gpu", "capacity", "internals"}
+DASHBOARDS = {path.stem for path in (ROOM.parent / "grafana" / "dashboards").glob("*.json")}
 SEVERITIES = {"critical", "warning", "info"}
 ANNOTATIONS = ["summary", "description", "runbook_url", "dashboard_url"]
 
@@ -74,7 +74,7 @@ def test_an_alert_says_what_is_the_matter_and_where_to_read_on(name):
     assert notes["description"].endswith(".")
     assert "$value" not in notes["summary"], "a summary that changes is another alert each time"
     assert notes["runbook_url"] == f"{RUNBOOK_URL}#{name.lower()}"
-    board = re.match(rf"{re.escape(GRAFANA)}/d/llmswap-(\w+)(\?|$)", notes["dashboard_url"])
+    board = re.match(rf"{re.escape(GRAFANA)}/d/(llmswap-\w+)(\?|$)", notes["dashboard_url"])
     assert board is not None
     assert board.group(1) in DASHBOARDS
     used = set(re.findall(r"\$labels\.(\w+)", " ".join([*notes.values(), *rule["labels"].values()])))

@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import CHAT
 from tests.promql.catalogue import recorded
 from tests.real import scaled_rules
@@ -16,7 +17,9 @@ from tests.stack import fake, until
 
 pytestmark = pytest.mark.real
 
-ROOM = Path(__file__).parents[2] / "prometheus"
+ROOT = Path(__file__).parents[2]
+ROOM = ROOT / "prometheus"
+TOTAL_GIB = 40.0
 FACTOR = 60.0  # 30 minutes are 30 s
 LEAST_S = 5.0  # of a window: some scrapes
 FIRES_WITHIN_S = 180.0
@@ -63,9 +66,16 @@ def test_alerts_fire_and_stay_silent(path: Path, binaries: Binaries) -> None:
 async def test_every_rule_works_on_real_series_and_a_ping_pong_fires_the_thrash_alert(
     stack, tmp_path: Path, binaries: Binaries, http: aiohttp.ClientSession
 ) -> None:
+    ledger = tmp_path / "gpu.json"
+    stack.environ |= {
+        "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
+        "NVML_STUB_LEDGER": str(ledger),
+        "VLLM_SERVER_DEV_MODE": "1",
+    }
     engine = {"time_scale": 0.1, "boot": 5, "output_tokens": "exact:4", "ttft": 0.2, "itl": 0.02}
+    engine |= {"gpu_ledger": ledger, "gpu_total": TOTAL_GIB, "gpu_ready": 24}
     vllm = {**engine, "persona": "vllm", "enable_sleep_mode": True}
-    stack.environ["VLLM_SERVER_DEV_MODE"] = "1"
+    Ledger(ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
     program = stack.start(
         {
             "models": {
@@ -89,6 +99,7 @@ async def test_every_rule_works_on_real_series_and_a_ping_pong_fires_the_thrash_
         await until(thrashes, "LLMSwapThrashing fires", FIRES_WITHIN_S, 0.05)
         assert "critical" not in prometheus.firing().values()
         assert {rule["name"]: rule.get("lastError") for rule in prometheus.rules() if rule["health"] != "ok"} == {}
+        assert prometheus.number("count(llmswap_gpu_memory_unattributed_bytes)") == 1
         silent = [name for name in recorded() if not prometheus.query(f"last_over_time({name}[10m])")]
         assert [name for name in silent if not name.endswith("offset1h")] == []
         program.terminate()
