@@ -58,6 +58,7 @@ CASES = (
     Case("claude_code_slots", "fair", "50%", "half of the swaps bring back the model in use"),
     Case("tutor_player_coach", "fifo", "", "slow answers of models that live together are no thrash"),
     Case("tutor_player_coach", "fair", "", "slow answers of models that live together are no thrash"),
+    Case("opencode_fanout", "fair", "", "many swaps that cost much, but few of them straight back"),
     Case("shared_box_rogue", "fair", "", "a rogue call in ten minutes evicts the model in use, and costs little"),
 )
 

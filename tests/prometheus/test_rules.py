@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llmswap.runtime.xids import HARDWARE
 from tests.promql.catalogue import recorded
 from tests.promql.reading import labels, named, problems
 
@@ -87,6 +88,11 @@ def test_alerts_about_a_model_have_it_in_the_label_model():
     assert [name for name in about if "model" not in told(ALERTS[name])] == []
 
 
+def test_xids_that_need_a_reset_are_those_that_llmswap_counts_from_the_start():
+    (codes,) = re.findall(r'xid=~"([\d|]+)"', ALERTS["LLMSwapGPUXid"]["expr"])
+    assert tuple(map(int, codes.split("|"))) == HARDWARE
+
+
 def test_in_tests_what_alerts_read_is_recorded_first():
     """Among groups that are not named promtool's order is random, and those come before the others."""
     order = [
@@ -118,8 +124,8 @@ def test_an_alert_is_tested_to_fire_and_to_stay_silent(name):
 
 def test_every_case_is_named_after_its_alert_and_what_it_shows():
     for title, check in cases():
-        verb = "fires" if check["exp_alerts"] else "stays silent"
-        assert title.startswith(f"{check['alertname']} {verb} "), title
+        verbs = ("fires",) if check["exp_alerts"] else ("stays silent", "fires")  # what fires may be silent before
+        assert title.startswith(tuple(f"{check['alertname']} {verb} " for verb in verbs)), title
         assert check["alertname"] in ALERTS, title
 
 

@@ -24,7 +24,7 @@ def test_a_scenario_shows_what_the_alert_is_to_tell_apart(case):
 
 
 def test_the_control_case_is_silent_for_want_of_swaps_and_the_rogue_one_for_its_price():
-    control, rogue = CASES[2], CASES[4]
+    control, rogue = CASES[2], CASES[-1]
     assert grown(control, "swaps_total") < 4
     assert grown(rogue, "swaps_total") >= 4
     assert grown(rogue, "swap_thrash_total") / grown(rogue, "swaps_total") > 0.35

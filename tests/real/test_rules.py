@@ -70,6 +70,7 @@ async def test_every_rule_works_on_real_series_and_a_ping_pong_fires_the_thrash_
     stack.environ |= {
         "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
         "NVML_STUB_LEDGER": str(ledger),
+        "NVML_STUB_FAULT": str(tmp_path / "none"),
         "VLLM_SERVER_DEV_MODE": "1",
     }
     engine = {"time_scale": 0.1, "boot": 5, "output_tokens": "exact:4", "ttft": 0.2, "itl": 0.02}
@@ -81,7 +82,8 @@ async def test_every_rule_works_on_real_series_and_a_ping_pong_fires_the_thrash_
             "models": {
                 "sleeper": {"cmd": fake("sleeper", **vllm), "sleep": {"preset": "vllm-l1"}},
                 "other": {"cmd": fake("other", **engine)},
-            }
+            },
+            "routing": {"scheduler": {"use": "fifo"}},  # fair holds models for seconds, which are minutes here
         }
     )
     scaled_rules.write(tmp_path / "rules", FACTOR, LEAST_S)
