@@ -64,9 +64,19 @@ class Board:
 
 def dashboard(board: Board) -> dict[str, Any]:
     """Put a board together, as Grafana reads it."""
-    found: dict[str, Any] = json.loads(json.dumps(_built(board), cls=JSONEncoder))
+    return _clean(json.loads(json.dumps(_built(board), cls=JSONEncoder)))
+
+
+def _clean(found: dict[str, Any]) -> dict[str, Any]:
+    """Take out what the SDK adds unasked."""
     for control in (*found["links"], *found["annotations"]["list"]):
-        del control["placement"]  # the SDK would hide them in a menu
+        del control["placement"]  # would hide them in a menu
+    for variable in found["templating"]["list"]:
+        for key in ("auto", "auto_min", "auto_count", "definition"):  # of other kinds of variables, or of the editor
+            variable.pop(key, None)
+    for panel in found["panels"]:
+        if panel["type"] == "table":
+            panel["options"].pop("footer", None)  # Grafana 13 has it elsewhere
     return found
 
 
@@ -185,5 +195,5 @@ def _mark(
 ) -> build.AnnotationQuery:
     """Mark moments; with `at_value` the query's value is the moment, in milliseconds."""
     made = build.AnnotationQuery().name(name).datasource(METRICS).enable(shown).hide(hide=False).icon_color(colour)
-    made.expr(query).title_format(title).use_value_for_time(at_value)
+    made.title_format(title).use_value_for_time(at_value)
     return made.target(prometheus_build.Dataquery().ref_id("Anno").expr(query).range())

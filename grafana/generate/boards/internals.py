@@ -197,16 +197,18 @@ _DROPPED = curves(
         "Lost lines and steps",
         "Steps the journal could not keep (`llmswap_journal_dropped_lines_total`: the disk), steps metrics failed on"
         " (`llmswap_metrics_errors_total`: report it), log bytes that standard output did not take"
-        " (`llmswap_stdout_dropped_bytes_total`: who reads it?).",
+        " (`llmswap_stdout_dropped_bytes_total`: who reads it?), or that readers of `/logs/stream` were too slow for"
+        " (`llmswap_log_readers_dropped_bytes_total`).",
         _UNSCRAPED,
     ),
     [
         Query(rate(names.JOURNAL_DROPPED), "journal lines"),
         Query(rate(names.OBSERVER_ERRORS), "metrics errors"),
         Query(rate(names.STDOUT_DROPPED), "log bytes"),
+        Query(rate(names.LOG_READERS_DROPPED), "log readers' bytes"),
     ],
     "ops",
-    colours={"journal lines": "orange", "metrics errors": BAD, "log bytes": OFF},
+    colours={"journal lines": "orange", "metrics errors": BAD, "log bytes": OFF, "log readers' bytes": "purple"},
 )
 _SAMPLES = curves(
     Words(
