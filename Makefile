@@ -17,8 +17,8 @@ LOAD := $(VENV)/.ready-load
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live dashboards real clean \
-	load load-all load-ci load-compare load-card
+.PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live dashboards \
+	dashboards-check real clean load load-all load-ci load-compare load-card
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,9 @@ live: $(DEV) ## Serve a scenario with a real llmswap under both schedulers, hold
 
 dashboards: $(DEV) ## Write grafana/dashboards anew from grafana/generate
 	$(BIN)/python -m grafana.generate
+
+dashboards-check: $(DEV) ## Hold the boards to Grafana's own types and code (npm), and to a real Prometheus under load
+	$(BIN)/python -m pytest -m real tests/grafana $(ARGS)
 
 real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)

@@ -18,7 +18,9 @@ UNITS = {
     *("short", "none", "s", "bytes", "percentunit", "reqps", "ops", "watt", "joule", "celsius", "hertz", "Bps"),
 }
 # dashboard-linter would have no matcher for `job` or `instance` missing. Targets and alerts are not only llmswap's.
-NOT_OF_A_JOB = re.compile(r"\bALERTS\b|\bup\{|\bscrape_samples_scraped\{|\bvllm:|\bllamacpp:|\bjob:llmswap_\w+")
+NOT_OF_A_JOB = re.compile(
+    r"\bALERTS\b|\bup\{|\bscrape_samples_scraped\{|\bvllm:|\bllamacpp:|\bjob:llmswap_\w+|\blocust_\w+\{"
+)
 
 SHOWN_NOWHERE = {
     names.TOKENS_PER_SECOND.name: "for wallboards that cannot compute; boards take the rate of the tokens",

@@ -97,6 +97,11 @@ _FOREIGN: dict[str, tuple[str, ...]] = {
         ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"), ("model", "model_name")
     ),
     **dict.fromkeys(("llamacpp:requests_processing", "llamacpp:requests_deferred"), ("model",)),
+    # load tests: loadtests/exporter.py
+    "locust_users": ("scenario",),
+    "locust_requests_total": ("scenario", "model", "caller", "ending"),
+    "locust_time_to_first_token_seconds_bucket": ("scenario", "model", "residency", "le"),
+    "locust_stream_stall_seconds_bucket": ("scenario", "model", "le"),
     # Prometheus and Alertmanager about themselves
     **dict.fromkeys(("prometheus_config_last_reload_successful", "alertmanager_config_last_reload_successful"), ()),
     "prometheus_rule_evaluation_failures_total": ("rule_group",),

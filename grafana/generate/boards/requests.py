@@ -1,13 +1,11 @@
-"""Where the time of a request goes: queue, swap, prefill, decode; and what clients get.
+"""Where the time of a request goes: queue, swap, prefill, decode; and what clients get."""
 
-What a load generator sees of the same requests belongs below everything else here, as a row of its own: panels over the
-metrics of the job `locust`, once there is one.
-"""
+from collections.abc import Mapping
 
 from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import PERCENTILES, ROUND_TRIP, STARTS, TOKENS
-from grafana.generate.panels import Query, Words, curves, heat_map, levels, tile
+from grafana.generate.panels import AnyPanel, Query, Words, curves, heat_map, levels, tile
 from grafana.generate.promql import LATELY, OF_MODEL, RANGE, by, good_ratio, grown, heat, mean, pick, quantile, rate
 from grafana.generate.tables import Column, rows
 from llmswap.telemetry import names
@@ -261,6 +259,87 @@ _IN_FLIGHT = curves(
     stacked=True,
 )
 
+
+def _load_test(words: tuple[str, str], query: Query, unit: str, colours: Mapping[str, str] | None = None) -> AnyPanel:
+    title, about = words
+    empty = "No data because no load test runs: make load, or the stack's profile load."
+    return curves(Words(title, about, empty), [query], unit, colours=colours, every="15s")
+
+
+_SEEN_BY_LOCUST = Row(
+    "The same, as load tests see it (profile load)",
+    [
+        Line(
+            8,
+            [
+                (
+                    6,
+                    _load_test(
+                        (
+                            "Load: callers",
+                            "Callers of the scenario that runs (`locust_users`). Their figures are in real seconds.",
+                        ),
+                        Query('sum by (scenario) (locust_users{job="locust"})', "{{scenario}}"),
+                        "short",
+                    ),
+                ),
+                (
+                    6,
+                    _load_test(
+                        (
+                            "Load: requests by ending",
+                            (
+                                "What callers saw become of their requests (`locust_requests_total`). More trouble than in"
+                                " *Requests by outcome* lies between them and llmswap."
+                            ),
+                        ),
+                        Query(
+                            'sum by (ending) (rate(locust_requests_total{job="locust"}[$__rate_interval]))',
+                            "{{ending}}",
+                        ),
+                        "reqps",
+                    ),
+                ),
+                (
+                    6,
+                    _load_test(
+                        (
+                            "Load: first token",
+                            (
+                                "95th percentile, as callers see it (`locust_time_to_first_token_seconds`). Much above"
+                                " llmswap's own: the network, or the load generator is out of CPU."
+                            ),
+                        ),
+                        Query(
+                            "histogram_quantile(0.95, sum by (residency, le)"
+                            ' (rate(locust_time_to_first_token_seconds_bucket{job="locust"}[$__rate_interval]))) >= 0',
+                            "{{residency}}",
+                        ),
+                        "s",
+                        {"hit": STARTS["warm"], "miss": STARTS["cold"], "unknown": "#6e7681"},
+                    ),
+                ),
+                (
+                    6,
+                    _load_test(
+                        (
+                            "Load: longest gap",
+                            "99th percentile of the longest silence in a stream (`locust_stream_stall_seconds`).",
+                        ),
+                        Query(
+                            "histogram_quantile(0.99, sum by (model, le)"
+                            ' (rate(locust_stream_stall_seconds_bucket{job="locust"}[$__rate_interval]))) >= 0',
+                            "{{model}}",
+                        ),
+                        "s",
+                    ),
+                ),
+            ],
+        )
+    ],
+    collapsed=True,
+)
+
 BOARD = Board(
     "llmswap-requests",
     "Requests and latency",
@@ -276,6 +355,7 @@ BOARD = Board(
                 Line(8, [(8, _DURATIONS), (8, _IN_FLIGHT), (8, _ERRORS)]),
             ],
         ),
+        _SEEN_BY_LOCUST,
     ],
     model="all",
 )
