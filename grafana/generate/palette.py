@@ -53,6 +53,7 @@ SWAP_PHASES: Mapping[str, str] = {
 }
 DECISIONS = dict(zip(names.DECISIONS, (GOOD, WAITS, BUSY, RULE, BAD), strict=True))
 EXITS = dict(zip(names.EXIT_REASONS, (OFF, BAD, "dark-red", RULE, BUSY), strict=True))
+PROBES = dict(zip(names.HEALTH_RESULTS, (GOOD, WAITS), strict=True))
 TOKENS = dict(zip(names.TOKEN_TYPES, (CALM, GOOD, "super-light-blue", "light-green", OFF, "light-purple"), strict=True))
 MEMORY_KINDS = dict(zip(names.MEMORY_KINDS, (CALM, "dark-blue", OFF), strict=True))
 SPANS = dict(zip(names.SPAN_RESULTS, (GOOD, BUSY, BAD), strict=True))

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,9 +141,9 @@ def _talker(server: Served, rate: int) -> psutil.Process:
     deadline_s = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline_s:
         for child in psutil.Process(server.process.pid).children():
-            words = child.cmdline()
-            if words[-2:] == [FLOOD_MODULE, str(rate)]:
-                return child
+            with suppress(psutil.Error):  # others come and go
+                if child.cmdline()[-2:] == [FLOOD_MODULE, str(rate)]:
+                    return child
         time.sleep(POLL_S)
     raise RuntimeError(f"{server.name} did not start what prints {rate} MB/s:\n{server.log.read_text()[-4000:]}")
 

@@ -14,6 +14,7 @@ from llmswap.proxy.metering import meter as meter_module
 from llmswap.proxy.metering.events import ENDS_MAX, EVENT_MAX
 from llmswap.proxy.metering.meter import Meter
 from llmswap.runtime.observing import Usage
+from tests.proxy import answers
 from tests.proxy.answers import (
     CHAT,
     ENDED,
@@ -22,7 +23,6 @@ from tests.proxy.answers import (
     ROLE,
     SSE,
     STOP,
-    STREAMS,
     TALK,
     USED,
     WORDS,
@@ -33,8 +33,10 @@ from tests.proxy.answers import (
     totals,
     whole,
 )
+from tests.proxy.media_answers import MEDIA
 from tests.proxy.whole_answers import BODIES
 
+STREAMS = (*answers.STREAMS, *MEDIA)
 TIMES = ("first_token_s", "last_token_s", "max_gap_s", "chunks")
 
 

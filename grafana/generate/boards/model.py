@@ -2,7 +2,7 @@
 
 from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
-from grafana.generate.palette import EXITS, MEMORY_KINDS, STARTS, STATES, TOKENS
+from grafana.generate.palette import EXITS, MEMORY_KINDS, PROBES, STARTS, STATES, TOKENS
 from grafana.generate.panels import Query, Words, bars, curves, levels, state_names, tile
 from grafana.generate.promql import LATELY, OF_MODEL, by, grown, mean, pick, quantile, rate
 from grafana.generate.tables import Column, rows
@@ -211,16 +211,27 @@ _ERRORS = curves(
 )
 _ENDS = curves(
     Words(
-        "Ends of its process, failed probes",
-        "`llmswap_model_exits_total`: `requested` is normal; `crash`, `oom_killed`, `health`, `start_failed` are not."
-        " *not ready*: waits for its probe that failed (`llmswap_upstream_health_checks_total`).",
+        "Ends of its process",
+        "`llmswap_model_exits_total`: `requested` is normal; `crash`, `oom_killed`, `health`, `start_failed` are not.",
         "It has not ended lately.",
     ),
     [
         Query(grown(names.MODEL_EXITS, of="reason", over=LATELY, **_MINE) + " > 0", "{{reason}}"),
-        Query(grown(names.HEALTH_CHECKS, over=LATELY, result="fail", **_MINE) + " > 0", "not ready"),
     ],
-    colours={**EXITS, "not ready": "yellow"},
+    colours=EXITS,
+    stacked=True,
+    bars=True,
+    every="1m",
+)
+_PROBES = curves(
+    Words(
+        "Probes",
+        "How often it was asked whether it is up, and was (`ok`) or was not yet (`fail`)"
+        " (`llmswap_upstream_health_checks_total`): a long start is many of these.",
+        "It has not come up lately.",
+    ),
+    [Query(grown(names.HEALTH_CHECKS, of="result", over=LATELY, **_MINE) + " > 0", "{{result}}")],
+    colours=PROBES,
     stacked=True,
     bars=True,
     every="1m",
@@ -341,7 +352,7 @@ BOARD = Board(
                 )
             ],
         ),
-        Row("Swaps", [Line(8, [(8, _SWAP_TIME), (4, _EVICTS), (4, _EVICTED_FOR), (8, _ENDS)])]),
+        Row("Swaps", [Line(8, [(8, _SWAP_TIME), (4, _EVICTS), (4, _EVICTED_FOR), (4, _ENDS), (4, _PROBES)])]),
         Row("What it holds", [Line(8, [(8, _GPU), (8, _HOST), (8, _CPU)]), Line(4, [(24, _FACTS)])]),
         _ENGINES,
     ],
