@@ -45,8 +45,9 @@ class Books:
         commands: What this step has decided so far.
     """
 
-    def __init__(self, fleet: Fleet, now_s: float) -> None:
-        self.now_s = self._since_s = now_s
+    def __init__(self, fleet: Fleet, now_s: float | None) -> None:
+        self._since_s = now_s
+        self.now_s = now_s = now_s or 0.0
         self.fleet = fleet
         self.rules = rules_of(fleet, {})
         self.upstreams = {model.id: Upstream(model, now_s) for model in fleet.models.values()}
@@ -202,7 +203,7 @@ class Books:
             for other in self.upstreams.values()
             if other is up or self.contend(up, other)
         )
-        return pace_per_s(recent, self.now_s - self._since_s)
+        return pace_per_s(recent, 0.0 if self._since_s is None else self.now_s - self._since_s)
 
     def _running(self) -> Sequence[ModelId]:
         """Name all who hold memory or are about to, in the fleet's order."""
@@ -292,6 +293,12 @@ class Books:
         if up.alarm_s is None or due_s < up.alarm_s:
             up.alarm_s = due_s
             heapq.heappush(self._alarms, (due_s, next(self._alarm_ids), up))
+
+    def pass_to(self, now_s: float) -> None:
+        """Let time pass; the first event is the beginning, unless an earlier one is known."""
+        self.now_s = now_s
+        if self._since_s is None:
+            self._since_s = now_s
 
     def ring(self) -> None:
         """Touch every model whose alarm is due. A bound, or the end of a hold, changes the chances of others."""

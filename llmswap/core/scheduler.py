@@ -24,10 +24,10 @@ class Scheduler:
 
     Args:
         fleet: What may run.
-        now_s: When it is made; no event may carry an earlier time.
+        now_s: When it is made; no event may carry an earlier time. None: with its first event, whatever the clock says.
     """
 
-    def __init__(self, fleet: Fleet, now_s: float = 0.0) -> None:
+    def __init__(self, fleet: Fleet, now_s: float | None = None) -> None:
         self._books = Books(fleet, now_s)
         self._decisions = Decisions(self._books)
         self._take: dict[type[Any], Callable[[Any], None]] = {
@@ -54,7 +54,7 @@ class Scheduler:
         """Take an event, return the commands that follow, in order."""
         books = self._books
         assert now_s >= books.now_s, f"time runs backwards: {now_s} after {books.now_s}"
-        books.now_s = now_s
+        books.pass_to(now_s)
         books.ring()
         self._take[type(event)](event)
         self._decisions.drain()

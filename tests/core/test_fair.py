@@ -191,3 +191,27 @@ def rhythm_of(gap_s: float) -> Story:
         story.at(now_s, done(number))
     assert now_s == pytest.approx(5000.0)
     return story
+
+
+@pytest.mark.parametrize("up_s", [0.0, 2.0**20], ids=["booted just now", "up for weeks"])
+def test_how_much_a_box_gets_done_is_learned_from_its_first_event_on_whatever_the_clock_says(up_s):
+    """One caller needs `a` and `b` in turn: to keep either would be for nothing."""
+    story = Story(fair(model("a"), model("b"), hold_s=None, max_wait_s=120.0))
+
+    def at(now_s, event):
+        return story.at(up_s + now_s, event)
+
+    assert at(0, arrive(1, "a")) == ["start a#1"]
+    at(20, ready("a", 1))
+    at(30, done(1))
+    assert at(35, arrive(2, "b")) == []  # nothing is known of the callers yet
+    assert at(40, tick) == ["stop a#1 evict for b"]
+    assert at(41, stopped("a", 1)) == ["start b#2"]
+    at(61, ready("b", 2))
+    at(71, done(2))
+    assert at(76, arrive(3, "a")) == []
+    assert at(81, tick) == ["stop b#2 evict for a"]
+    assert at(82, stopped("b", 2)) == ["start a#3"]
+    at(102, ready("a", 3))
+    at(112, done(3))
+    assert at(117, arrive(4, "b")) == ["stop a#3 evict for b"]

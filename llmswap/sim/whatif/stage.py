@@ -102,7 +102,7 @@ class _Stage:
         observers: Sequence[Observer],
         listeners: Sequence[Listener],
     ) -> None:
-        self._scheduler = Scheduler(fleet)
+        self._scheduler = Scheduler(fleet, 0.0)
         self._observers = observers
         self._listeners = listeners
         self._costs = workload.costs
