@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @functools.cache
 def committed() -> dict[str, dict[str, Any]]:
     """Give every board by its file's name."""
-    return {path.name: json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))}
+    return {path.name: json.loads(path.read_text()) for path in sorted((ROOT / DASHBOARDS).glob("*.json"))}
 
 
 def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:

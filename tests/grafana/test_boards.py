@@ -1,13 +1,15 @@
 """What can be told of a board without a Grafana: it is up to date, complete, in its place, asks for what there is."""
 
 import re
+from xml.etree import ElementTree as ET
 
 import pytest
 
-from grafana.generate.__main__ import DASHBOARDS, boards, write
+from grafana.generate.__main__ import DASHBOARDS, PICTURES, write
 from grafana.generate.frame import COLUMNS
+from grafana.generate.sketch import sketch
 from llmswap.telemetry import names
-from tests.grafana.boards import committed, panels, queries, shown
+from tests.grafana.boards import ROOT, committed, panels, queries, shown
 from tests.promql.reading import problems
 
 UIDS = {"overview", "swaps", "queue", "requests", "model", "gpu", "capacity", "internals"}
@@ -35,12 +37,26 @@ def test_the_boards_are_those_that_alerts_and_documents_name():
 
 
 def test_what_is_committed_is_what_is_generated(tmp_path):
-    (tmp_path / "gone.json").write_text("{}")
+    (tmp_path / DASHBOARDS).mkdir(parents=True)
+    (tmp_path / DASHBOARDS / "gone.json").write_text("{}")
     written = write(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in written)
+    for folder in (DASHBOARDS, PICTURES):
+        there = {path.relative_to(tmp_path) for path in (tmp_path / folder).iterdir()}
+        assert there == {path for path in written if path.parent == folder}
+        assert there == {path.relative_to(ROOT) for path in (ROOT / folder).iterdir()}, "run `make dashboards`"
     for path in written:
-        assert (DASHBOARDS / path.name).read_text() == path.read_text(), "run `make dashboards`"
-    assert set(committed()) == set(boards())
+        assert (ROOT / path).read_text() == (tmp_path / path).read_text(), "run `make dashboards`"
+
+
+def test_a_sketch_shows_every_panel_and_says_what_it_is():
+    for board in committed().values():
+        drawn = ET.fromstring(sketch(board))
+        words = [element.text or "" for element in drawn.iter("{http://www.w3.org/2000/svg}text")]
+        assert "sketch of the layout, not a screenshot" in words
+        for panel in board["panels"]:
+            assert any(panel["title"].startswith(word.rstrip("…").lstrip("▸▾ ")) for word in words[2:] if word), panel[
+                "title"
+            ]
 
 
 def test_titles_are_unique():

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(360)]
 
 def test_the_checker_of_the_stack_finds_nothing():
     stack = Path(os.environ.get("LLMSWAP_STACK") or ROOT.parent / "shared" / "stack").resolve()
-    boards = sorted(DASHBOARDS.glob("*.json"))
+    boards = sorted((ROOT / DASHBOARDS).glob("*.json"))
     command = [sys.executable, stack / "dash_check.py", unpacked().promtool, *boards]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

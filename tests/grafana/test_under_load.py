@@ -31,7 +31,7 @@ ROUNDS = 7
 SETTLE_S = 20.0
 TOTAL_GIB = 40.0
 ENGINE = {"time_scale": 0.1, "boot": 5, "output_tokens": "exact:20", "ttft": 0.2, "itl": 0.02, "gpu_total": TOTAL_GIB}
-VLLM = {**ENGINE, "persona": "vllm", "enable_sleep_mode": True, "enable_prompt_tokens_details": True, "gpu_ready": 24}
+VLLM = {**ENGINE, "persona": "vllm", "enable_sleep_mode": True, "gpu_ready": 24}
 # What is right to have no data here, and why.
 EMPTY = {
     ("llmswap-overview", "Alerts"): "nothing is wrong for long enough",
@@ -61,6 +61,7 @@ class Watched:
             }
             for name, level in (("nap", "l1"), ("doze", "l2"))
         }
+        models["doze"]["cmd"] += " --enable-prompt-tokens-details"
         llama = {**ENGINE, "persona": "llamacpp", "metrics": True, "gpu_ready": 20, "gpu_ledger": ledger}
         models["cold"] = {"cmd": fake("cold", **llama), "unloadDelay": 1, "queueLimit": 2}
         models["broken"] = {"cmd": fake("broken", **ENGINE, fail=["crash_at_start"])}
@@ -119,7 +120,7 @@ class Watched:
         if target.get("instant"):
             return bool(self.prometheus.api("query", query=query)["result"])
         now_s = time.time()
-        span = {"start": f"{self.began_s}", "end": f"{now_s}", "step": "2"}
+        span = {"start": f"{self.began_s}", "end": f"{now_s}", "step": "0.5"}
         return bool(self.prometheus.api("query_range", query=query, **span)["result"])
 
 

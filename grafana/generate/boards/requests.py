@@ -289,8 +289,8 @@ _SEEN_BY_LOCUST = Row(
                         (
                             "Load: requests by ending",
                             (
-                                "What callers saw become of their requests (`locust_requests_total`). More trouble than in"
-                                " *Requests by outcome* lies between them and llmswap."
+                                "What callers saw become of their requests (`locust_requests_total`). More trouble"
+                                " than in *Requests by outcome* lies between them and llmswap."
                             ),
                         ),
                         Query(
