@@ -43,7 +43,7 @@ def ask(http: FastHttpSession, wire: Wire, patience_s: float | None, leaves_at: 
     limit.start()
     try:
         if wire.holds_s is None:
-            exchange.request(patience_s)
+            exchange.request(limit)
         else:
             exchange.hold_socket()
     except _PatienceError:
@@ -67,7 +67,7 @@ class _Exchange:
     sample: Sample
     began_s: float
 
-    def request(self, patience_s: float | None) -> None:
+    def request(self, limit: _PatienceError) -> None:
         """Send it, and read the answer."""
         wire, sample = self.wire, self.sample
         # With catch_response and without a `with`, Locust reports nothing: our own samples say more.
@@ -75,8 +75,8 @@ class _Exchange:
             wire.method, wire.path, data=wire.body, headers=wire.headers, stream=True, catch_response=True
         )
         error = getattr(response, "error", None)
-        if error is not None and patience_s is not None and time.perf_counter() - self.began_s >= patience_s:
-            raise _PatienceError  # Locust's client takes it for an error of the network's
+        if limit.seconds is not None and not limit.pending:
+            raise _PatienceError  # it has fired, and Locust's client took it for an error of the network's
         if not response.status_code:
             sample.ending, sample.why = Ending.CUT, type(error).__name__
             return

@@ -8,7 +8,7 @@ from loadtests.exposition import quantile
 from loadtests.samples import Ending, Sample
 from loadtests.seen import Seen, percentile
 
-TTFT_BAR_S, TTFT_BAR = 0.010, 0.05  # at least so near, or so much of it where a burst waits for seconds
+TTFT_BAR_S = 0.010
 WAITS_BAR = 0.02
 AT_ONCE_S = 0.005
 REFUSALS = ("queue_full", "queue_timeout", "refused", "swap_failed")
@@ -21,6 +21,7 @@ class Check:
     Attributes:
         slack: By how much they may differ.
         alone: Nobody else was counted by them.
+        times: It is of times, which differ on a busy machine: only a scenario's threshold on `ttft_off_ms` fails a run.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Check:
     slack: float
     alone: bool
     unit: str = ""
+    times: bool = False
 
     @property
     def verdict(self) -> str:
@@ -45,6 +47,7 @@ class Check:
             "theirs": self.theirs,
             "slack": self.slack,
             "unit": self.unit,
+            "times": self.times,
             "verdict": self.verdict,
         }
 
@@ -88,14 +91,16 @@ def _first_tokens(seen: Seen) -> Iterator[Check]:
     p95_s, grown = percentile(ours, 0.95), seen.grown
     if p95_s is None or grown is None:
         return
-    # A timer that is late makes what it measures late; on an idle machine that is nothing.
-    slack_s = max(TTFT_BAR_S, TTFT_BAR * p95_s) + seen.generator.lag_p99_s
+
+    def check(whose: str, theirs_s: float) -> Check:
+        name = f"p95 to the first token, {whose}"
+        return Check(name, p95_s, theirs_s, TTFT_BAR_S, seen.alone, "s", times=True)
+
     buckets = grown.by("llmswap_time_to_first_token_seconds_bucket", "le")
     if bounds := quantile(buckets, 0.95):
-        nearest_s = min(max(p95_s, bounds[0]), bounds[1])
-        yield Check("p95 to the first token, histogram", p95_s, nearest_s, slack_s, seen.alone, "s")
+        yield check("histogram", min(max(p95_s, bounds[0]), bounds[1]))
     if theirs_s := percentile(seen.firsts_s or (), 0.95):
-        yield Check("p95 to the first token, llmswap's log", p95_s, theirs_s, slack_s, seen.alone, "s")
+        yield check("llmswap's log", theirs_s)
     at_once = all((sample.wait_s or 0.0) <= AT_ONCE_S for sample in seen.samples)
     if at_once and seen.upstreams is not None and (fakes_s := percentile(seen.upstreams.firsts_s, 0.95)):
-        yield Check("p95 to the first token, upstreams", p95_s, fakes_s, slack_s, seen.alone, "s")
+        yield check("upstreams", fakes_s)

@@ -52,7 +52,7 @@ def judge(card: dict[str, Any], scenario: Scenario) -> dict[str, Any]:
     reasons += [
         f"{check['name']}: we count {check['ours']:g}, the target {check['theirs']:g}"
         for check in card["checks"]
-        if check["verdict"] == "differ"
+        if check["verdict"] == "differ" and not check["times"]
     ]
     return card | {
         "thresholds": [row.row() for row in rows],

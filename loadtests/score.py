@@ -26,7 +26,10 @@ def card(seen: Seen, run: dict[str, Any]) -> dict[str, Any]:
         seen: What the run left behind.
         run: What was run: the scenario's name and line, seed, policy, target.
     """
-    unseen = Unseen()
+    unseen, held = Unseen(), list(checks(seen))
+    ttft_off_s = [abs(check.ours - check.theirs) for check in held if check.times]
+    if not ttft_off_s:
+        unseen.note("ttft_off_ms", f"{seen.kind} does not say when first tokens came, or nobody was streamed to")
     ended = [sample for sample in seen.samples if sample.ending is not Ending.OPEN]
     hours = seen.ran_s / seen.real_s / 3600
     return {
@@ -58,7 +61,8 @@ def card(seen: Seen, run: dict[str, Any]) -> dict[str, Any]:
             "cpu_high": seen.generator.cpu_high,
             "saturated": seen.generator.saturated,
         },
-        "checks": [check.row() for check in checks(seen)],
+        "ttft_off_ms": _in_ms(max(ttft_off_s, default=None)),
+        "checks": [check.row() for check in held],
         "unseen": unseen.why,
     }
 
