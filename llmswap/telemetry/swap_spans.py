@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
-from llmswap.core.commands import Sleep, Start, StartCause, Stop, Wake
+from llmswap.core.commands import Dispatch, Sleep, Start, StartCause, Stop, Wake
 from llmswap.core.events import (
     Event,
     Generation,
@@ -82,11 +82,14 @@ class SwapSpans:
         self._life = life
         self._models: dict[ModelId, _History] = {}
         self._victims: dict[_Run, Swap] = {}
+        self._cleared: list[Swap] = []
         self._numbers = count(1)
 
     def __call__(self, step: Step) -> None:
         """Follow one step."""
         self._follow(step.event, step.at_s)
+        if self._cleared:
+            self._serves(step)
         for command in step.commands:
             if isinstance(command, Stop | Sleep):
                 self._evicts(command, step.at_s)
@@ -199,6 +202,16 @@ class SwapSpans:
         swap = self._victims.pop((model, generation), None)
         if swap is not None:
             swap.touched_s = at_s
+            self._cleared.append(swap)
+
+    def _serves(self, step: Step) -> None:
+        """Close the swaps to models that were up and only had others in their way, if they serve now."""
+        served = {command.model for command in step.commands if isinstance(command, Dispatch)}
+        for swap in self._cleared:
+            history = self._models[swap.target]
+            if swap.generation is None and swap.target in served and history.swap is swap:
+                self._close(swap, step.at_s, swap_outcomes.OK)
+        self._cleared.clear()
 
     def _end(self, model: ModelId, generation: Generation, at_s: float, outcome: str, failure: str = "") -> None:
         swap = self._on(model, generation)

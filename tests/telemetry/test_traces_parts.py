@@ -10,8 +10,16 @@ import pytest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from llmswap.config.settings import Launch, Sleeping, SleepStep, TelemetrySettings
-from llmswap.core.commands import RejectReason, Start, StartCause, Stop, StopCause
-from llmswap.core.events import Generation, LoadRequested, RequestId, StartFailed, UpstreamReady, UpstreamStopped
+from llmswap.core.commands import Dispatch, RejectReason, Start, StartCause, Stop, StopCause
+from llmswap.core.events import (
+    Generation,
+    LoadRequested,
+    RequestArrived,
+    RequestId,
+    StartFailed,
+    UpstreamReady,
+    UpstreamStopped,
+)
 from llmswap.core.fleet import ModelId
 from llmswap.core.step import Step
 from llmswap.runtime.observing import RequestOutcome, RequestRecord, UpstreamError
@@ -325,6 +333,17 @@ def test_a_swap_that_was_given_up_before_its_start_is_told_when_the_next_one_is_
     tracing(Step(10.0, UpstreamReady(A, Generation(2)), []))
     assert [(it.spans[0].began_s, it.spans[0].ended_s) for it in kept.trees] == [(1.0, 2.0), (9.0, 10.0)]
     assert [it.spans[0].attributes["llmswap.swap.outcome"] for it in kept.trees] == ["aborted", "ok"]
+
+
+def test_who_was_up_and_only_had_another_in_its_way_has_its_swap_when_it_serves(tracing: Tracing, kept: Kept) -> None:
+    asked = RequestId(1)
+    tracing(Step(1.0, LoadRequested(A), [Start(A, Generation(1), StartCause.LOAD, decided_s=1.0)]))
+    tracing(Step(2.0, UpstreamReady(A, Generation(1)), []))
+    tracing(Step(3.0, RequestArrived(asked, A), [Stop(B, Generation(2), StopCause.EVICT, evicted_for=A)]))
+    tracing(Step(4.0, UpstreamStopped(B, Generation(2)), [Dispatch(asked, A, Generation(1))]))
+    root = kept.trees[-1].spans[0]
+    assert (root.began_s, root.ended_s, root.attributes["llmswap.swap.outcome"]) == (3.0, 4.0, "ok")
+    assert root.attributes["llmswap.swap.from_model"] == B
 
 
 @pytest.mark.parametrize(
