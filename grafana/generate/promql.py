@@ -50,6 +50,12 @@ def rate(metric: Metric, part: str = "", /, of: str = "", **labels: str) -> str:
     return by(of, f"rate({pick(metric, part, **labels)}[{LATELY}])")
 
 
+def lively(metric: Metric, part: str = "", /, of: str = "", **labels: str) -> str:
+    """Give the rates of what counted at all in the time range, and those without a break: a stack has no holes then."""
+    ever = by(of, f"increase({pick(metric, part, **labels)}[{RANGE}] @ end())")
+    return f"{rate(metric, part, of, **labels)} and on ({', '.join(of.split())}) {ever} > 0"
+
+
 def grown(metric: Metric, part: str = "", /, of: str = "", over: str = RANGE, **labels: str) -> str:
     """Give how much was counted over the board's time range, summed up by the labels in `of`."""
     return by(of, f"increase({pick(metric, part, **labels)}[{over}])")

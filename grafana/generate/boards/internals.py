@@ -5,7 +5,7 @@ from grafana_foundation_sdk.models import dashboard as d
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import BAD, GOOD, OFF, PERCENTILES, SPANS
 from grafana.generate.panels import Query, Words, curves, heat_map, lanes, levels, tile
-from grafana.generate.promql import LATELY, RANGE, by, grown, heat, mean, pick, quantile, rate
+from grafana.generate.promql import LATELY, RANGE, by, grown, heat, lively, mean, pick, quantile, rate
 from grafana.generate.tables import Column, rows
 from llmswap.telemetry import names
 
@@ -255,9 +255,9 @@ _SILENT = curves(
         _UNSCRAPED,
     ),
     [
-        Query(rate(names.WITHOUT_USAGE, of="model") + " > 0", "{{model}} silent answers"),
-        Query(rate(names.ESTIMATED_TOKENS, of="model") + " > 0", "{{model}} estimated tokens"),
-        Query(rate(names.PREFILL_REQUESTS, of="model", cached="unknown") + " > 0", "{{model}} cache unknown"),
+        Query(lively(names.WITHOUT_USAGE, of="model"), "{{model}} silent answers"),
+        Query(lively(names.ESTIMATED_TOKENS, of="model"), "{{model}} estimated tokens"),
+        Query(lively(names.PREFILL_REQUESTS, of="model", cached="unknown"), "{{model}} cache unknown"),
     ],
     "ops",
 )

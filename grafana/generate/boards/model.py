@@ -4,7 +4,7 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import EXITS, MEMORY_KINDS, PROBES, STARTS, STATES, TOKENS
 from grafana.generate.panels import Query, Words, bars, curves, levels, state_names, tile
-from grafana.generate.promql import LATELY, OF_MODEL, by, grown, mean, pick, quantile, rate
+from grafana.generate.promql import LATELY, OF_MODEL, by, grown, lively, mean, pick, quantile, rate
 from grafana.generate.tables import Column, rows
 from llmswap.telemetry import names
 
@@ -161,7 +161,7 @@ _TOKENS = curves(
         "As the engine counts them (`llmswap_tokens_total`); `input` holds `cached_input`, `output` holds `reasoning`.",
         "No data because no answer has said its tokens lately.",
     ),
-    [Query(rate(names.TOKENS, of="token_type", **_MINE) + " > 0", "{{token_type}}")],
+    [Query(lively(names.TOKENS, of="token_type", **_MINE), "{{token_type}}")],
     colours=TOKENS,
 )
 _SWAP_TIME = curves(
@@ -204,7 +204,7 @@ _ERRORS = curves(
         "What went wrong between llmswap and it (`llmswap_upstream_errors_total`); the log has each.",
         "No trouble lately.",
     ),
-    [Query(rate(names.UPSTREAM_ERRORS, of="error_type", **_MINE) + " > 0", "{{error_type}}")],
+    [Query(lively(names.UPSTREAM_ERRORS, of="error_type", **_MINE), "{{error_type}}")],
     "ops",
     stacked=True,
     bars=True,

@@ -4,7 +4,7 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import LIMIT, STARTS
 from grafana.generate.panels import Query, Words, curves, heat_map, levels, line_over, tile
-from grafana.generate.promql import by, good_ratio, grown, heat, pick, quantile, rate, swapping_ratio
+from grafana.generate.promql import by, good_ratio, grown, heat, lively, pick, quantile, swapping_ratio
 from grafana.generate.tables import Column, rows, state_column
 from llmswap.telemetry import names
 
@@ -160,7 +160,7 @@ _TOKENS = curves(
         "As engines count them (`llmswap_tokens_total`), when an answer ends. What engines do not say is missing.",
         "No data because no answer has said its tokens.",
     ),
-    [Query(rate(names.TOKENS, of="model", token_type="output") + " > 0", "{{model}}")],
+    [Query(lively(names.TOKENS, of="model", token_type="output"), "{{model}}")],
     stacked=True,
 )
 _SWAPS = curves(
@@ -230,7 +230,7 @@ BOARD = Board(
                         (3, _LOST),
                     ],
                 ),
-                Line(9, [(18, pieces.residency("Who is up, who waits")), (6, _ALERTS)]),
+                Line(9, [(17, pieces.residency("Who is up, who waits")), (7, _ALERTS)]),
             ],
         ),
         Row("Models", [Line(8, [(24, _MODELS)])]),

@@ -4,7 +4,7 @@ from grafana_foundation_sdk.builders import statetimeline, timeseries
 
 from grafana.generate.palette import GPU_PHASES, OUTCOMES, WAIT_CAUSES
 from grafana.generate.panels import Query, Words, curves, lanes, state_names
-from grafana.generate.promql import LATELY, by, grown, mean, pick, rate, ratio, relabelled
+from grafana.generate.promql import LATELY, by, grown, lively, mean, pick, rate, ratio, relabelled
 from llmswap.telemetry import names
 
 SERVED_STEPS = ((1, "light-blue"), (4, "blue"), (16, "dark-blue"))
@@ -40,7 +40,7 @@ def requests_by_outcome(**labels: str) -> timeseries.Panel:
             " long, `swap_failed` had no model, `upstream_error` had a bad answer; the log has each with its reason.",
             "No data because no request has ended lately.",
         ),
-        [Query(rate(names.REQUESTS, of="outcome", **labels) + " > 0", "{{outcome}}")],
+        [Query(lively(names.REQUESTS, of="outcome", **labels), "{{outcome}}")],
         "reqps",
         colours=OUTCOMES,
         stacked=True,

@@ -4,7 +4,20 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import BAD, BUSY, DECISIONS, LIMIT, WAIT_OUTCOMES
 from grafana.generate.panels import Query, Words, curves, heat_map, levels, line_over, tile
-from grafana.generate.promql import OF_MODEL, RANGE, SLO_WAIT, SLO_WAIT_LE, by, grown, heat, pick, quantile, rate, ratio
+from grafana.generate.promql import (
+    OF_MODEL,
+    RANGE,
+    SLO_WAIT,
+    SLO_WAIT_LE,
+    by,
+    grown,
+    heat,
+    lively,
+    pick,
+    quantile,
+    rate,
+    ratio,
+)
 from llmswap.telemetry import names
 
 _BURN = "job:llmswap_queue_wait_slo_errors_per_requests:ratio_rate"
@@ -147,7 +160,7 @@ _ENDS = curves(
     ),
     [
         Query(
-            rate(names.QUEUE_WAIT, "count", "model outcome", model=OF_MODEL, outcome="!admitted") + " > 0",
+            lively(names.QUEUE_WAIT, "count", "model outcome", model=OF_MODEL, outcome="!admitted"),
             "{{model}} {{outcome}}",
         )
     ],
@@ -161,7 +174,7 @@ _REFUSED = curves(
         " `queueLimit`; `would_swap`: asked not to swap, and nobody could serve; docs/scheduling.md has all.",
         "Nothing was refused lately.",
     ),
-    [Query(rate(names.REJECTIONS, of="reason", model=OF_MODEL) + " > 0", "{{reason}}")],
+    [Query(lively(names.REJECTIONS, of="reason", model=OF_MODEL), "{{reason}}")],
     "reqps",
     stacked=True,
 )
@@ -183,7 +196,7 @@ _OUTCOMES = curves(
         "Requests that left the queue, by how (`llmswap_queue_wait_seconds_count`); `admitted` was served.",
         "No data because no request came lately.",
     ),
-    [Query(rate(names.QUEUE_WAIT, "count", "outcome", model=OF_MODEL) + " > 0", "{{outcome}}")],
+    [Query(lively(names.QUEUE_WAIT, "count", "outcome", model=OF_MODEL), "{{outcome}}")],
     "reqps",
     colours=WAIT_OUTCOMES,
     stacked=True,

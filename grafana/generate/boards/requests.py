@@ -6,7 +6,20 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import PERCENTILES, ROUND_TRIP, STARTS, TOKENS
 from grafana.generate.panels import AnyPanel, Query, Words, curves, heat_map, levels, tile
-from grafana.generate.promql import LATELY, OF_MODEL, RANGE, by, good_ratio, grown, heat, mean, pick, quantile, rate
+from grafana.generate.promql import (
+    LATELY,
+    OF_MODEL,
+    RANGE,
+    by,
+    good_ratio,
+    grown,
+    heat,
+    lively,
+    mean,
+    pick,
+    quantile,
+    rate,
+)
 from grafana.generate.tables import Column, rows
 from llmswap.telemetry import names
 
@@ -177,7 +190,7 @@ _ROUTES = curves(
         "Finished requests by what was asked for (`llmswap_requests_total`, `route`).",
         "No data because no request has ended lately.",
     ),
-    [Query(rate(names.REQUESTS, of="route", **_MINE) + " > 0", "{{route}}")],
+    [Query(lively(names.REQUESTS, of="route", **_MINE), "{{route}}")],
     "reqps",
     stacked=True,
 )
@@ -188,7 +201,7 @@ _CODES = curves(
         " *Proxy internals*.",
         "No data because no request has ended lately.",
     ),
-    [Query(rate(names.REQUESTS, of="code", **_MINE) + " > 0", "{{code}}")],
+    [Query(lively(names.REQUESTS, of="code", **_MINE), "{{code}}")],
     "reqps",
     colours={"200": "green", "499": "#6e7681", "429": "yellow", "503": "orange", "502": "red", "500": "dark-red"},
     stacked=True,
@@ -208,7 +221,7 @@ _TOKENS = curves(
         " these are not stacked. Little `cached_input`: prompts are read anew; do swaps throw caches away?",
         "No data because no answer has said its tokens lately.",
     ),
-    [Query(rate(names.TOKENS, of="token_type", **_MINE) + " > 0", "{{token_type}}")],
+    [Query(lively(names.TOKENS, of="token_type", **_MINE), "{{token_type}}")],
     colours=TOKENS,
     legend="right",
 )
@@ -244,7 +257,7 @@ _ERRORS = curves(
         " died; `timeout`: `timeouts`; `bad_stream`: its stream lacked an end.",
         "No trouble with engines lately.",
     ),
-    [Query(rate(names.UPSTREAM_ERRORS, of="error_type", **_MINE) + " > 0", "{{error_type}}")],
+    [Query(lively(names.UPSTREAM_ERRORS, of="error_type", **_MINE), "{{error_type}}")],
     "ops",
     stacked=True,
     bars=True,
