@@ -168,7 +168,7 @@ _SWAP_TIME = curves(
     Words(
         "Swaps to it, and what was expected",
         "Mean duration by kind (`llmswap_swap_duration_seconds`), and the scheduler's estimate"
-        " (`llmswap_model_load_estimate_seconds`). Twice the estimate for long: disk or page cache"
+        " (`llmswap_model_load_estimate_seconds`). Twice as long as the day before: disk or page cache"
         " (`LLMSwapSwapSlow`).",
         "No data because it was not started yet.",
     ),

@@ -54,12 +54,12 @@ _THRASH = tile(
     Words(
         "Back too soon",
         f"Share of the swaps in {_OF} that brought back a model evicted less than 60 s, or three of its loads, ago"
-        " (`llmswap_swap_thrash_total`). From 50 % on `LLMSwapThrashing` fires.",
+        " (`llmswap_swap_thrash_total`). Above 35 %, if it costs 10 % of a GPU, `LLMSwapThrashing` fires.",
         "no swap",
     ),
     Query(ratio(grown(names.SWAP_THRASH), grown(names.SWAPS)), "thrash", now=True),
     "percentunit",
-    limits=levels((0.25, "orange"), (0.5, "red")),
+    limits=levels((0.2, "orange"), (0.35, "red")),
     decimals=0,
 )
 _LOST = tile(
