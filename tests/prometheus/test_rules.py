@@ -144,10 +144,22 @@ def test_every_series_that_an_alert_reads_is_in_one_of_its_tests():
     given: dict[str, set[str]] = {}
     for path in sorted((ROOM / "tests").glob("*.yml")):
         for test in yaml.safe_load(path.read_text())["tests"]:
-            for check in test["alert_rule_test"]:
+            for check in test.get("alert_rule_test", ()):
                 if check["exp_alerts"]:
                     inputs = {series["series"].partition("{")[0] for series in test["input_series"]}
                     given.setdefault(check["alertname"], set()).update(inputs)
     for name, rule in ALERTS.items():
         reads = {raw for series in named(rule["expr"]) for raw in (named(recorded().get(series, series)))}
         assert reads <= given[name], name
+
+
+def test_every_recorded_series_is_read_by_an_alert_or_tested_by_itself():
+    tests = (
+        check
+        for path in (ROOM / "tests").glob("*.yml")
+        for test in yaml.safe_load(path.read_text())["tests"]
+        for check in test.get("promql_expr_test", ())
+    )
+    seen = {series for check in tests if check["exp_samples"] for series in named(check["expr"])}
+    seen |= {series for rule in ALERTS.values() for series in named(rule["expr"])}
+    assert sorted(set(recorded()) - seen) == []
