@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shlex
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from loadtests.scenario import POLICIES, Model, Scenario
 EXIT_S = 0.05  # real seconds that a simulated upstream takes to end when told to end at once
 START_LIMIT_S, STOP_LIMIT_S, POLL_S = 30.0, 45.0, 0.02
 MAX_WAIT_S, QUEUE_TIMEOUT_S = 120.0, 600.0  # llmswap's defaults, in seconds of the scenario
-TOKENS_MAX = 4000
+TOKENS_MAX, PORTS_EACH = 4000, 50
 WHOLE_SECONDS = ("maxWait", "hold")  # of a policy's settings
 
 
@@ -60,7 +61,9 @@ def box(scenario: Scenario, policy: str, real_s: float, folder: Path) -> Iterato
     folder.mkdir(parents=True, exist_ok=True)
     log, journal = folder / "llmswap.log", folder / "journal.jsonl"
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(config(scenario, policy, real_s, journal), sort_keys=False))
+    # Another llmswap may run beside this one. The system itself gives out higher ports only.
+    ports = {"startPort": random.SystemRandom().randrange(10_000, 32_000, PORTS_EACH)}
+    path.write_text(yaml.safe_dump(ports | config(scenario, policy, real_s, journal), sort_keys=False))
     command = [sys.executable, "-m", "llmswap", "serve", "--config", str(path), "--listen", "127.0.0.1:0"]
     with log.open("wb") as out:
         process = subprocess.Popen(

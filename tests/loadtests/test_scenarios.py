@@ -91,6 +91,7 @@ def test_llmswap_takes_the_config_of_every_scenario_under_every_policy(name, pol
     for id_, model in fleet.models.items():
         assert model.queue_timeout_s == round(600 * play.time_scale)
         assert model.sleeps == (play.models[id_].sleep is not None)
+        assert model.concurrency_limit == play.models[id_].concurrency_limit
         if policy == "fair":
             assert model.max_wait_s == max(1, round(120 * play.time_scale))
 

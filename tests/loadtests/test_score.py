@@ -25,7 +25,13 @@ llmswap_gpu_phase_seconds_total{gpu="0",phase="serving"} 26
 llmswap_queue_wait_seconds_sum{model="m",outcome="admitted"} 1.0
 llmswap_requests_in_flight{model="m"} 1
 """
-BEFORE = METRICS.replace("} 5", "} 4").replace("} 10", "} 1").replace("} 26", "} 17").replace("} 12", "} 10")
+BEFORE = (
+    METRICS.replace("} 5", "} 4")
+    .replace("} 10", "} 1")
+    .replace("} 26", "} 17")
+    .replace("} 12", "} 10")
+    .replace("} 9", "} 8")
+)
 
 
 def card(samples, *args, **fields):

@@ -33,6 +33,17 @@ def test_about_three_of_ten_leave_and_in_the_first_half_of_the_stream():
     assert max(gone) <= 0.5
 
 
+def test_what_only_a_load_test_draws_changes_nothing_else():
+    text = (scenario.FOLDER / "disconnect.yaml").read_text()
+    plain = scenario.loads(text.replace(", leaves: 0.3", ""), "disconnect.yaml")
+    leaving = scenario.loads(text.replace("leaves: 0.3", "leaves: 1, madeUp: true"), "disconnect.yaml")
+    for one, other in zip(cast(plain, 1), cast(leaving, 1), strict=True):
+        for turn, same in islice(zip(one.turns(), other.turns(), strict=False), 50):
+            assert turn.after_s == same.after_s
+            assert [call.takes_s for call in turn.calls] == [call.takes_s for call in same.calls]
+            assert all(call.made_up and call.leaves_at < 1 for call in same.calls)
+
+
 def test_made_up_names_are_each_another():
     names = [call.made_up for turns in offered("unknown", 1) for turn in turns for call in turn.calls if call.made_up]
     assert len(names) == len(set(names)) > 500
