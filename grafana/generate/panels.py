@@ -4,7 +4,7 @@ A panel needs a title, what it is about (which metric, what to do about it) and 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from grafana_foundation_sdk.builders import bargauge, common, heatmap, stat, statetimeline, timeseries
@@ -269,10 +269,10 @@ def bars(
     top: float | None = None,
     decimals: int | None = None,
 ) -> bargauge.Panel:
-    """Make one bar for each series, at the end of the time range; `top` is where a bar is full."""
+    """Make one bar for each series, at the end of the time range, the longest first; `top` is where a bar is full."""
     panel = bargauge.Panel()
     say(panel, words, unit, decimals)
-    targets(panel, [query])
+    targets(panel, [replace(query, text=f"sort_desc({query.text})", now=True)])
     panel.display_mode(c.BarGaugeDisplayMode.BASIC).orientation(c.VizOrientation.HORIZONTAL).min(0)
     panel.value_mode(c.BarGaugeValueMode.TEXT).show_unfilled(show_unfilled=True)
     panel.name_placement(c.BarGaugeNamePlacement.LEFT).sizing(c.BarGaugeSizing.AUTO).min_viz_height(16)

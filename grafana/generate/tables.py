@@ -124,13 +124,11 @@ def matrix(
     """
     panel = _table(words)
     targets(panel, [Query(query, now=True, form=p.PromQueryFormat.TABLE)])
-    for label in (across, down):
-        panel.with_transformation(
-            d.DataTransformerConfig(id_val="sortBy", options={"fields": {}, "sort": [{"field": label}]})
-        )
+    panel.with_transformation(_sorted(across))  # columns stand in the order in which they are met first
     turned = {"rowField": down, "columnField": across, "valueField": "Value", "emptyValue": "zero"}
     panel.with_transformation(d.DataTransformerConfig(id_val="groupingToMatrix", options=turned))
     first = f"{down}\\{across}"
+    panel.with_transformation(_sorted(first))
     panel.with_transformation(
         d.DataTransformerConfig(id_val="organize", options={"excludeByName": {}, "renameByName": {first: corner}})
     )
@@ -151,6 +149,10 @@ def matrix(
         ],
     )
     return panel
+
+
+def _sorted(field: str) -> d.DataTransformerConfig:
+    return d.DataTransformerConfig(id_val="sortBy", options={"fields": {}, "sort": [{"field": field}]})
 
 
 def traces(words: Words, query: str) -> table.Panel:

@@ -77,7 +77,7 @@ def _frame(target: dict[str, Any], alone: bool) -> dict[str, Any]:
     known = labels(target["expr"])
     assert known, target["expr"]
     value = "Value" if alone else f"Value #{target['refId']}"
-    names = [f"{label}-{number}" for label in ("x",) for number in range(FIRST_ROWS)]
+    names = [f"x-{number}" for number in range(FIRST_ROWS)]
     fields = [{"name": "Time", "type": "time", "values": [1] * FIRST_ROWS}]
     fields += [{"name": label, "type": "string", "values": names} for label in sorted(known)]
     fields.append({"name": value, "type": "number", "values": [float(number) for number in range(FIRST_ROWS)]})

@@ -70,6 +70,13 @@ def test_the_boards_are_read_from_where_the_stack_puts_them():
     assert (PROVIDER["disableDeletion"], PROVIDER["allowUiUpdates"]) == (True, False)
 
 
+def test_alerts_lead_to_boards_that_there_are():
+    rules = "".join(path.read_text() for path in (ROOT / "prometheus" / "rules").glob("*.yml"))
+    linked = set(re.findall(r"/d/([\w-]+)", rules))
+    assert len(linked) >= 5
+    assert linked <= {board["uid"] for board in committed().values()}
+
+
 def test_nobody_is_told_by_default():
     files = {path.relative_to(PROVISIONING).as_posix() for path in PROVISIONING.rglob("*") if path.is_file()}
     assert {name for name in files if name.endswith((".yaml", ".yml", ".json"))} == {

@@ -118,7 +118,7 @@ _MODELS = rows(
             quantile(0.95, names.TIME_TO_FIRST_TOKEN, "model", "$__range", residency="miss"),
             "s",
         ),
-        Column("Output tokens", grown(names.TOKENS, of="model", token_type="output"), decimals=1),
+        Column("Output tokens", grown(names.TOKENS, of="model", token_type="output")),
         Column("Swaps", pieces.per_model(grown(names.SWAPS, of="to_model")), decimals=0),
         Column(
             "Back too soon",
