@@ -6,6 +6,7 @@ escaped their group or their parent are still found: at the end none may be aliv
 
 import asyncio
 import os
+import random
 import re
 import shlex
 import signal
@@ -27,6 +28,7 @@ STOP_LIMIT_S = 20.0
 SWEEP_LIMIT_S = 3.0
 POLL_S = 0.01
 TAG = "LLMSWAP_TEST_TAG"
+PORTS_EACH = 50
 
 # What the program's log must never hold: our bugs, whatever they cost the client.
 BUGS = re.compile(
@@ -173,7 +175,7 @@ class Stack:
         number = len(self.programs)
         path = config_path or self.directory / f"config{number}.yaml"
         if config_path is None:
-            path.write_text(as_yaml(config))
+            path.write_text(as_yaml(config if isinstance(config, str) else {"startPort": a_start_port(), **config}))
         listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
         state = [] if "--state-dir" in flags else ["--state-dir", str(self.directory / "state")]
         command = [sys.executable, "-W", "default", "-m", "llmswap", "serve", "--config", str(path)]
@@ -221,6 +223,14 @@ class Stack:
             if not tracebacks_allowed and (bug := BUGS.search(text)):
                 complaints.append(f"{bug.group(0)} in the log:\n{text[-8000:]}")
         assert not complaints, "\n".join(complaints)
+
+
+def a_start_port() -> int:
+    """Give a port for a config to begin with, unlike those of the tests that run beside this one.
+
+    A model that finds another's engine on its port is started twice. The system itself gives out higher ones only.
+    """
+    return random.SystemRandom().randrange(10_000, 32_000, PORTS_EACH)
 
 
 def as_yaml(config: Config) -> str:
