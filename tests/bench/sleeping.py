@@ -40,7 +40,7 @@ class Way:
     Attributes:
         engine: Flags of the simulated engine.
         driver: With a driver to ask (a stub whose GPU is the engines' ledger), so that memory must be seen to be free.
-        crowd: How many ask at once for the model that sleeps; the first answer counts.
+        crowd: How many ask at once for the model that sleeps; the last answer counts.
         more: Of each model's config.
     """
 
@@ -130,10 +130,10 @@ def _ask(port: int, model: str) -> float:
 
 
 def _ask_all(crowd: ThreadPoolExecutor, count: int, port: int, model: str) -> float:
-    """Have so many ask at once; gives how long the first answer took, when all of them are there."""
+    """Have so many ask at once; gives how long it took until all of them were answered."""
     began_s = time.perf_counter()
     asking = [crowd.submit(_ask, port, model) for _ in range(count)]
-    return min(asked.result() for asked in asking) - began_s
+    return max(asked.result() for asked in asking) - began_s
 
 
 def _swap_by_hand(way: Way, awake: int, asleep: int) -> float:

@@ -1,4 +1,10 @@
-"""What goes wrong in llmsnap, and goes right here: one test per weakness."""
+"""What goes wrong in llmsnap, and goes right here: one test per weakness.
+
+Others stand elsewhere. Requests that come while a model falls asleep wait, sleepers are shown, their whole tree is
+unloaded: test_llmsnap.py. Garbage after a wake, engines that die asleep: tests/faults/test_sleep.py. Time limits below
+a second, lists that lack a half: tests/config/test_sleeping.py; presets under a global limit: test_sleep_presets.py.
+Places in line: tests/proxy/test_queue.py. A first look at readiness that comes late: tests/runtime/test_readiness.py.
+"""
 
 import asyncio
 import time
