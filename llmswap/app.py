@@ -204,6 +204,9 @@ class App:
         for warning in self.context.loaded.warnings:
             log.warning("%s", warning)
         self.journal.configure(self.context.loaded.settings.journal)
+        if self._options.watch_config:  # before anybody can know that it runs, and write a new one
+            config, config_dir = self._options.config, self._options.config_dir
+            self._spawn(watch(lambda: stamp(config, config_dir), self.reload_logged))
         await self._supervisor.reclaim_orphans()
         self._server = await serve(build_app(self.context), self._options.listen, self._options.tls)
         for address in self.addresses:
@@ -212,9 +215,6 @@ class App:
         self._spawn(self._metrics.watch_the_loop())
         self._spawn(self._preload().run())
         self._spawn(self.footprints.run())
-        if self._options.watch_config:
-            config, config_dir = self._options.config, self._options.config_dir
-            self._spawn(watch(lambda: stamp(config, config_dir), self.reload_logged))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 Stamp = tuple[tuple[str, int, int, int], ...]
@@ -28,12 +28,15 @@ def stamp(config: Path | None, config_dir: Path | None) -> Stamp:
     return tuple(found)
 
 
-async def watch(take_stamp: Callable[[], Stamp], changed: Callable[[], Awaitable[None]]) -> None:
-    """Call `changed` after each change that leaves something to read. Runs until cancelled.
+def watch(take_stamp: Callable[[], Stamp], changed: Callable[[], Awaitable[None]]) -> Coroutine[None, None, None]:
+    """Call `changed` after each change, from this call on, that leaves something to read. Runs until cancelled.
 
     A burst of edits is waited out (SETTLE_MAX_S at most), so that a half-written file is not read.
     """
-    seen = take_stamp()
+    return _watch(take_stamp(), take_stamp, changed)
+
+
+async def _watch(seen: Stamp, take_stamp: Callable[[], Stamp], changed: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(POLL_INTERVAL_S)
         now = take_stamp()

@@ -67,7 +67,7 @@ async def test_F078_replaced_files_are_noticed(stack, http, tmp_path):
         (mount / name / "config.yaml").write_text(as_yaml({"models": models}))
     (mount / "..data").symlink_to("v1")
     (mount / "config.yaml").symlink_to(Path("..data") / "config.yaml")
-    plain = stack.start({"models": old}, "--watch-config")
+    plain = stack.start(as_yaml({"models": old}), "--watch-config")
     copy = plain.config_path.with_suffix(".copy")
     copy.write_text(as_yaml({"models": {"z": old["a"]}}))
     times = plain.config_path.stat()
