@@ -6,8 +6,8 @@ Divided: windows and offsets in expressions, `for`, `keep_firing_for` and `inter
 compared with (`> 600` seconds, `>= 4` swaps), so LLMSwapSwapStuck, LLMSwapQueueStarvation and LLMSwapGPUXid mean real
 time. A window must hold two scrapes: give Prometheus a short `scrape_interval`, or a floor here.
 
-Of a world that is 20 times as fast, rules by 60 to 120 judge quickly: `test_rules.py` divides by 60, scrapes each second,
-and has LLMSwapThrashing fire half a minute after its first request.
+Of a world that is 20 times as fast, rules by 60 to 120 judge quickly: `test_rules.py` divides by 60, scrapes every
+second, and has LLMSwapThrashing fire half a minute after its first request.
 """
 
 import argparse
