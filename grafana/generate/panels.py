@@ -126,7 +126,7 @@ def tile(
     say(panel, words, unit, decimals)
     targets(panel, [query])
     panel.graph_mode(c.BigValueGraphMode.AREA if spark else c.BigValueGraphMode.NONE)
-    panel.text_mode(c.BigValueTextMode.NAME if names else c.BigValueTextMode.VALUE)
+    panel.text_mode(c.BigValueTextMode.NAME if names else c.BigValueTextMode.AUTO)
     panel.color_mode(c.BigValueColorMode.VALUE).justify_mode(c.BigValueJustifyMode.AUTO)
     panel.orientation(c.VizOrientation.AUTO).wide_layout(wide_layout=True)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(values=False))
@@ -206,7 +206,7 @@ def heat_map(words: Words, query: str, unit: str = "s", *, exemplars: bool = Tru
     panel = heatmap.Panel()
     say(panel, words, "short")
     targets(panel, [Query(query, "{{le}}", exemplar=exemplars, form=p.PromQueryFormat.HEATMAP)])
-    panel.calculate(calculate=False).cell_gap(1).show_legend()
+    panel.calculate(calculate=False).cell_gap(1).show_legend().interval("1m")
     panel.color(
         heatmap_build.HeatmapColorOptions()
         .mode(h.HeatmapColorMode.SCHEME)
