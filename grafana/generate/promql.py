@@ -87,7 +87,7 @@ def heat(metric: Metric, **labels: str) -> str:
 
 def relabelled(vector: str, new: str, old: str) -> str:
     """Give a label another name, the old one included."""
-    return f'label_replace({vector}, "{new}", "$1", "{old}", "(.+)")'
+    return f'label_join({vector}, "{new}", "", "{old}")'
 
 
 def good_ratio(over: str = RANGE, **labels: str) -> str:

@@ -126,7 +126,7 @@ def test_a_board_uses_the_variables_that_it_has_and_no_others(name):
     board = committed()[name]
     names_of = {variable["name"] for variable in board["templating"]["list"]}
     queries = " ".join(t["expr"] for panel in panels(board) for t in panel.get("targets", []) if "expr" in t)
-    used = set(re.findall(r"\$(\w+)", queries)) - {"__rate_interval", "__range", "1"}
+    used = set(re.findall(r"\$(\w+)", queries)) - {"__rate_interval", "__range"}
     assert used == names_of - {"datasource"}
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from grafana.generate import palette
+from grafana.generate.boards.queue import AT_ONCE_LE
 from grafana.generate.frame import COLUMNS, Board, Line, Row, dashboard
 from grafana.generate.palette import OUTCOMES, STATES, SWAP_PHASES
 from grafana.generate.panels import Query, Words, tile
@@ -34,6 +35,7 @@ def test_what_means_the_same_has_the_same_colour():
 
 def test_the_objective_is_a_bucket():
     assert float(SLO_WAIT_LE) in names.QUEUE_WAIT.buckets
+    assert float(AT_ONCE_LE) == min(names.QUEUE_WAIT.buckets)
 
 
 def test_a_selection_is_narrowed_by_the_board():

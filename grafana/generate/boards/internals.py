@@ -136,17 +136,11 @@ _CPU = curves(
 _FILES = curves(
     Words(
         "Open files",
-        "Descriptors in use (`process_open_fds`): about two per stream. The dashed line would be the limit"
-        " (`process_max_fds`), shown when it is half used.",
+        "Descriptors in use, of those allowed (`process_open_fds`, `process_max_fds`): about two per stream.",
         _UNSCRAPED,
     ),
-    [
-        Query(_process("process_open_fds"), "{{instance}}"),
-        Query(
-            f"{_process('process_max_fds')} and {_process('process_open_fds')} * 2 > {_process('process_max_fds')}",
-            "limit {{instance}}",
-        ),
-    ],
+    [Query(f"{_process('process_open_fds')} / {_process('process_max_fds')}", "{{instance}}")],
+    "percentunit",
 )
 _RENDER = _percentiles(
     Words(

@@ -3,7 +3,7 @@
 from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import BAD, BUSY, DECISIONS, LIMIT, WAIT_OUTCOMES
-from grafana.generate.panels import Query, Words, curves, heat_map, levels, line_over, tile
+from grafana.generate.panels import Query, Words, curves, heat_map, levels, tile
 from grafana.generate.promql import (
     OF_MODEL,
     RANGE,
@@ -20,13 +20,14 @@ from grafana.generate.promql import (
 )
 from llmswap.telemetry import names
 
+AT_ONCE_LE = "0.005"  # the least bucket of WAIT
 _BURN = "job:llmswap_queue_wait_slo_errors_per_requests:ratio_rate"
 
 
-def _met(over: str, **labels: str) -> str:
-    """Give the share of requests that waited 10 s at most; who was refused did not wait. As the recording rules do."""
+def _met(over: str, le: str = SLO_WAIT_LE, /, **labels: str) -> str:
+    """Give the share of requests that waited so long at most; who was refused did not wait, as in the rules."""
     waited = {"outcome": "!rejected", **labels}
-    within = grown(names.QUEUE_WAIT, "bucket", over=over, le=SLO_WAIT_LE, **waited)
+    within = grown(names.QUEUE_WAIT, "bucket", over=over, le=le, **waited)
     return ratio(within, grown(names.QUEUE_WAIT, "count", over=over, **waited))
 
 
@@ -93,27 +94,43 @@ _LEFT = tile(
     limits=levels((1, "orange"), (50, "red"), base="text"),
     decimals=0,
 )
-_DEPTH = line_over(
-    curves(
-        Words(
-            "Waiting, by model",
-            "Requests in the queue (`llmswap_queue_depth`); the dashed line is the longest queue that a model may have"
-            " (`llmswap_queue_limit`), shown when one is half full.",
-            "No data because no llmswap is scraped.",
-        ),
-        [
-            Query(by("model", pick(names.QUEUE_DEPTH, model=OF_MODEL)), "{{model}}"),
-            Query(
-                f"max({pick(names.QUEUE_LIMIT, model=OF_MODEL)} and on (job, instance, model)"
-                f" {pick(names.QUEUE_DEPTH, model=OF_MODEL)} * 2 > {pick(names.QUEUE_LIMIT, model=OF_MODEL)})",
-                "limit",
-            ),
-        ],
-        stacked=True,
-        legend="right",
+_AT_ONCE = tile(
+    Words(
+        "Served at once",
+        "Share of requests in the time range that waited 5 ms at most (`llmswap_queue_wait_seconds`): the model was up"
+        " and had a place.",
+        "no traffic",
     ),
-    "limit",
-    LIMIT,
+    Query(_met(RANGE, AT_ONCE_LE, model=OF_MODEL), "at once", now=True),
+    "percentunit",
+    decimals=0,
+)
+_FULLEST = tile(
+    Words(
+        "Fullest queue",
+        "The longest queue as a share of what it may hold (`llmswap_queue_depth`, `llmswap_queue_limit`); full, it"
+        " refuses. From 90 % on `LLMSwapQueueNearlyFull` fires.",
+        "not scraped",
+    ),
+    Query(
+        f"max({pick(names.QUEUE_DEPTH, model=OF_MODEL)} / ({pick(names.QUEUE_LIMIT, model=OF_MODEL)} > 0))",
+        "of its limit",
+    ),
+    "percentunit",
+    limits=levels((0.5, "orange"), (0.9, "red"), base="text"),
+    spark=True,
+    decimals=0,
+)
+_DEPTH = curves(
+    Words(
+        "Waiting, by model",
+        "Requests in the queue (`llmswap_queue_depth`). A model whose band only grows asks for more than the box can"
+        " give.",
+        "No data because no llmswap is scraped.",
+    ),
+    [Query(by("model", pick(names.QUEUE_DEPTH, model=OF_MODEL)), "{{model}}")],
+    stacked=True,
+    legend="right",
 )
 _OLDEST = curves(
     Words(
@@ -210,7 +227,7 @@ BOARD = Board(
         Row(
             "",
             [
-                Line(4, [(4, panel) for panel in (_SLO, _BUDGET, _NOW, _OLDEST_NOW, _P95, _LEFT)]),
+                Line(4, [(3, panel) for panel in (_SLO, _BUDGET, _AT_ONCE, _P95, _NOW, _OLDEST_NOW, _FULLEST, _LEFT)]),
                 Line(9, [(12, pieces.wait_causes("Waiting, by cause", model=OF_MODEL)), (12, _WAITS)]),
             ],
         ),

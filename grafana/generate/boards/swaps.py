@@ -4,7 +4,7 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import STARTS, SWAP_OUTCOMES, SWAP_PHASES
 from grafana.generate.panels import Query, Words, curves, heat_map, levels, tile
-from grafana.generate.promql import LATELY, RANGE, by, grown, heat, mean, pick, quantile, rate, ratio
+from grafana.generate.promql import LATELY, RANGE, by, grown, heat, mean, pick, quantile, rate, ratio, relabelled
 from grafana.generate.tables import Column, matrix, rows, traces
 from llmswap.telemetry import names
 
@@ -184,7 +184,7 @@ _BY_MODEL = rows(
             "Expected",
             by(
                 "to_model kind",
-                "label_replace(" + pick(names.MODEL_LOAD_ESTIMATE) + ', "to_model", "$1", "model", "(.+)")',
+                relabelled(pick(names.MODEL_LOAD_ESTIMATE), "to_model", "model"),
                 "max",
             ),
             "s",
