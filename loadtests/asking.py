@@ -16,7 +16,7 @@ from loadtests.wire import Stream, Wire, error_code
 KEY = "bG9hZCB0ZXN0cyBwaW4gaQ=="  # any 16 bytes
 UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": KEY}
 GOODBYE = b"\x88\x80\0\0\0\0"  # an empty close frame, masked with zeros
-HEAD_MAX = 16 * 1024
+GOODBYE_S, HEAD_MAX = 5.0, 16 * 1024
 REFUSALS = (429, 503)
 
 
@@ -155,6 +155,9 @@ class _Exchange:
                 sample.status = 200
                 gevent.sleep(wire.holds_s or 0.0)
                 link.sendall(GOODBYE)
+                link.settimeout(GOODBYE_S)
+                while link.recv(4096):
+                    pass  # the other side says goodbye, too, and hangs up
                 sample.ending = Ending.DONE
             else:
                 sample.status, sample.why = status, f"{status} websocket"

@@ -96,11 +96,12 @@ class _Asking:
     def __init__(self, user: CallerUser, stage: Stage, actor: Actor) -> None:
         self._user, self._stage = user, stage
         self._known: set[str] = set()
-        self._rng = Random(f"{stage.seed}/trace/{actor.number}")  # noqa: S311  which requests are traced is no secret
+        self._rng = Random(f"{actor.seed}/trace/{actor.number}")  # noqa: S311  which requests are traced is no secret
 
     def __call__(self, actor: Actor, call: Call, number: int, attempt: int, last: bool) -> Sample:  # noqa: FBT001
         stage = self._stage
-        trace, parent = new_trace(self._rng) if stage.trace_wanted(self._rng) else ("", "")
+        traced = self._rng.random() * 100 < stage.options.traced
+        trace, parent = new_trace(self._rng) if traced else ("", "")
         known = call.model in self._known
         wire = stage.asker.wire(call, actor, number, known=known, trace=parent)
         sample = Sample(
@@ -189,7 +190,7 @@ def _init(environment: Environment, **_: object) -> None:
 def _begin(environment: Environment, **_: object) -> None:
     if isinstance(environment.runner, WorkerRunner):
         _set_stage(environment)
-        stages[-1].watch_worker()
+        stages[-1].witness.watch_clock()
         return
     stage = stages[-1]
     try:
@@ -201,6 +202,8 @@ def _begin(environment: Environment, **_: object) -> None:
 
 @events.test_stop.add_listener
 def _end(environment: Environment, **_: object) -> None:
+    if not stages:
+        return
     stage = stages[-1]
     if isinstance(environment.runner, MasterRunner):
         gevent.sleep(0.5)  # the workers' last samples are on their way
@@ -224,7 +227,7 @@ def _take_over(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001
 @events.cpu_warning.add_listener
 def _note_cpu(environment: Environment, cpu_usage: float, **_: object) -> None:  # noqa: ARG001
     if stages:
-        stages[-1].note_cpu()
+        stages[-1].witness.cpu_high = True
 
 
 @events.quitting.add_listener

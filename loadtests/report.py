@@ -38,10 +38,9 @@ class Report:
         return picture.panel(self.card, self.samples, self.card["run"]["began_s"], self.title, note(self.card))
 
 
-def write(parent: Path, card: dict[str, Any], taken: Sequence[Sample], began_s: float) -> Path:
+def write(parent: Path, card: dict[str, Any], taken: Sequence[Sample]) -> Path:
     """Write a report into a folder of its own; gives that folder."""
     run = card["run"]
-    run["began_s"] = began_s
     stamp = run["when"][:19].replace(":", "").replace("-", "").replace("T", "-")
     words = filter(None, (stamp, run["scenario"], (run["policy"] or "").replace(",", "-").replace("=", "")))
     folder = parent / "-".join(words)

@@ -102,8 +102,9 @@ def _of_swaps(seen: Seen, unseen: Unseen) -> dict[str, Any]:
     hours = seen.ran_s / seen.real_s / 3600
     grown = seen.grown
     if grown is None or seen.before is None or seen.after is None:
+        lost = "its metrics could not be read after the run"
         for name in names:
-            unseen.note(name, f"{seen.kind} does not count it")
+            unseen.note(name, f"{seen.kind} does not count it" if seen.before is None else lost)
         if seen.lanes.blind:
             unseen.note("swaps", seen.lanes.blind)
             unseen.note("swaps_per_h", seen.lanes.blind)

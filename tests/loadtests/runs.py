@@ -7,8 +7,8 @@ from loadtests.samples import Ending, Sample
 from loadtests.seen import Generator, Seen
 from loadtests.target import Kind, Lanes
 
-RUN = {"scenario": "hit", "about": "a test", "when": "2026-11-21T12:00:00+00:00", "seed": 1, "policy": "fair"}
-RUN |= {"target": "http://127.0.0.1:1", "alone": True, "callers": 1}
+RUN = {"scenario": "hit", "about": "a test", "when": "2026-11-21T12:00:00+00:00", "began_s": 1000.0, "seed": 1}
+RUN |= {"target": "http://127.0.0.1:1", "alone": True, "callers": 1, "policy": "fair"}
 REAL_S = 0.1
 
 

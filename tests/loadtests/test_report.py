@@ -21,7 +21,7 @@ def written(folder, *, policy="fair", kind=Kind.LLMSWAP, many=5, shown=LANES, mo
     samples = [sample(call=n, at_s=1000.0 + 3 * n, model=model) for n in range(many)]
     samples.append(sample(Ending.GAVE_UP, call=90, at_s=1030.0, status=0, wait_s=None))
     card = gate.judge(score.card(seen(samples, kind, lanes=shown), RUN | {"policy": policy}), scenario.load("hit"))
-    return report.write(folder, card, samples, 1000.0)
+    return report.write(folder, card, samples)
 
 
 def svg(text):
