@@ -25,7 +25,7 @@ from tests.bench.figures import Row, apply_load
 BOUND_MS = 5.0
 READERS = 50
 FLOOD_MB_S, CHATTER_MB_S = 100, 2
-PER_S, ROUND_S = 400, 1.5
+PER_S, ROUND_S = 150, 2.5  # far below what it can take: else a busy machine makes queues of its own
 ROUNDS, QUICK_ROUNDS = 11, 5
 START_LIMIT_S, POLL_S = 30.0, 0.05
 STUCK_S = 1.0  # what the kernel takes for readers is full by then
