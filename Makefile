@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test check format lint types contracts bench soak scenarios live dashboards \
-	dashboards-check real clean load load-all load-ci load-compare load-card
+	dashboards-check real stack clean load load-all load-ci load-compare load-card
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +70,9 @@ dashboards: $(DEV) ## Write grafana/dashboards anew from grafana/generate
 
 dashboards-check: $(DEV) ## Hold the boards to Grafana's own types and code (npm), and to a real Prometheus under load
 	$(BIN)/python -m pytest -m real tests/grafana $(ARGS)
+
+stack: $(REAL) ## Bring the stack up on a Docker engine of its own, load it, break it (10 min)
+	$(BIN)/python -m pytest -m real tests/real_stack $(ARGS)
 
 real: $(REAL) ## Test against a real llama-server with the real OpenAI and Anthropic SDKs
 	$(BIN)/python -m pytest -m real tests/real $(ARGS)
@@ -125,6 +128,6 @@ $(LOAD): pyproject.toml $(DEV)
 	@touch $@
 
 $(REAL): pyproject.toml $(DEV)
-	@echo "== installing what makes a tiny model for the real llama-server"
+	@echo "== installing what the tests against real engines and compose need"
 	@$(PIP) install --quiet --group real
 	@touch $@

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Tests have their own.
-readonly DEV=${LLMSWAP_DEV:-/dev} MEMINFO=${LLMSWAP_MEMINFO:-/proc/meminfo} SOCKET=${LLMSWAP_SOCKET:-/var/run/docker.sock}
+readonly DEV=${LLMSWAP_DEV:-/dev} MEMINFO=${LLMSWAP_MEMINFO:-/proc/meminfo} SOCKET=${DOCKER_SOCKET:-/var/run/docker.sock}
 readonly PASSWORD=.secrets/grafana_admin_password
 
 say() { printf '%s\n' "$*"; }

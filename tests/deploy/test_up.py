@@ -63,7 +63,7 @@ class Box:
             "PATH": str(self.root / "bin"),
             "LLMSWAP_DEV": str(self.root / "dev"),
             "LLMSWAP_MEMINFO": str(self.root / "meminfo"),
-            "LLMSWAP_SOCKET": str(self.root / "docker.sock"),
+            "DOCKER_SOCKET": str(self.root / "docker.sock"),
         }
         done = subprocess.run(
             ["bash", self.root / "deploy" / "up.sh", *arguments],

@@ -1,0 +1,41 @@
+"""One engine, one clone and one stack for all tests of this folder: bringing them up takes minutes."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.real_stack.clone import Stack, clone
+from tests.real_stack.engine import TOLD, Engine, told
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """Run an engine; afterwards nothing of it runs."""
+    engine = Engine()
+    yield engine
+    engine.down()
+
+
+@pytest.fixture(scope="session")
+def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Bring the stack up from nothing, as a newcomer does: `make up` in a clean clone."""
+    root = tmp_path_factory.mktemp("clone")
+    root.parent.chmod(0o755)
+    stack = Stack(engine, clone(root))
+    began_s = time.monotonic()
+    stack.compose("build", "llmswap")
+    told(f"llmswap's image: {time.monotonic() - began_s:.0f} s")
+    engine.make_images(stack.images, stack.images["llmswap"])
+    began_s = time.monotonic()
+    stack.make("up")
+    told(f"make up: healthy after {time.monotonic() - began_s:.0f} s")
+    yield stack
+    stack.compose("down", "--volumes", "--timeout", "5")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was real and what was not, and how long things took."""
+    terminalreporter.section("the stack")
+    for line in TOLD:
+        terminalreporter.write_line(line)
