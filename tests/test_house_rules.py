@@ -46,7 +46,7 @@ GOLDEN_ROWS = set(range(1, 114))
 @functools.cache
 def files(folder: Path) -> tuple[Path, ...]:
     """Find the Python files under a folder."""
-    return tuple(sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts))
+    return tuple(sorted(path for path in folder.rglob("*.py") if not {"__pycache__", "node_modules"} & set(path.parts)))
 
 
 @functools.cache
