@@ -77,6 +77,14 @@ def test_alerts_lead_to_boards_that_there_are():
     assert linked <= {board["uid"] for board in committed().values()}
 
 
+def test_boards_speak_of_alerts_that_there_are():
+    rules = "".join(path.read_text() for path in (ROOT / "prometheus" / "rules").glob("*.yml"))
+    words = " ".join(panel["description"] for board in committed().values() for panel in shown(board))
+    spoken_of = set(re.findall(r"`(LLMSwap[A-Z]\w+)`", words))
+    assert len(spoken_of) >= 5
+    assert spoken_of <= set(re.findall(r"alert: (\w+)", rules))
+
+
 def test_nobody_is_told_by_default():
     files = {path.relative_to(PROVISIONING).as_posix() for path in PROVISIONING.rglob("*") if path.is_file()}
     assert {name for name in files if name.endswith((".yaml", ".yml", ".json"))} == {

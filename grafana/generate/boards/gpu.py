@@ -185,12 +185,12 @@ _SLEEPERS = line_over(
     curves(
         Words(
             "Host memory of sleepers",
-            "What sleeping models hold (`llmswap_model_host_memory_bytes` while `asleep`); the dashed line is what the"
-            " host has. Above 70 % `LLMSwapSleepingModelsHoldRAM` fires: let fewer sleep (`sleepers`), or at level 2.",
+            "What sleeping models hold (`llmswap_model_host_memory_bytes`, `anon` and `shmem`, while `asleep`); the"
+            " dashed line is what the host has. Above 70 % `LLMSwapSleepingModelsHoldRAM` fires: let fewer sleep (`sleepers`), or at level 2.",
             "No data because no model sleeps.",
         ),
         [
-            Query(by("model", f"{pick(names.MODEL_HOST_MEMORY)} * {_ASLEEP}"), "{{model}}"),
+            Query(by("model", f"{pick(names.MODEL_HOST_MEMORY, kind='~anon|shmem')} * {_ASLEEP}"), "{{model}}"),
             Query(by("", pick(names.HOST_MEMORY_TOTAL), "max"), "total"),
         ],
         "bytes",
@@ -329,8 +329,8 @@ _CARDS = rows(
     Words(
         "Which cards",
         "What the driver says they are (`llmswap_gpu_info`), and how old the readings are"
-        " (`llmswap_gpu_poll_timestamp_seconds`): looked at every 2 s; after a minute `LLMSwapGPUTelemetryStale`"
-        " fires.",
+        " (`llmswap_gpu_poll_timestamp_seconds`): looked at every 2 s. If they can no longer be read"
+        " `LLMSwapGPUTelemetryStale` fires.",
         _UNSEEN,
     ),
     {

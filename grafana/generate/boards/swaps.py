@@ -17,11 +17,11 @@ _COUNT = tile(
 _FAILED = tile(
     Words(
         "Failed swaps",
-        f"Swaps in {_OF} that did not bring the model up (`outcome` not `ok`): *What became of swaps* says how; the"
-        " log, why.",
+        f"Swaps in {_OF} that did not bring the model up, those that were called off (`aborted`) left out: *What became"
+        " of swaps* says how; the log, why.",
         "not scraped",
     ),
-    Query(grown(names.SWAPS, outcome="!ok"), "failed", now=True),
+    Query(grown(names.SWAPS, outcome="!~ok|aborted"), "failed", now=True),
     limits=levels((0.5, "red")),
     decimals=0,
 )
