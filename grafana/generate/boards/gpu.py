@@ -186,7 +186,8 @@ _SLEEPERS = line_over(
         Words(
             "Host memory of sleepers",
             "What sleeping models hold (`llmswap_model_host_memory_bytes`, `anon` and `shmem`, while `asleep`); the"
-            " dashed line is what the host has. Above 70 % `LLMSwapSleepingModelsHoldRAM` fires: let fewer sleep (`sleepers`), or at level 2.",
+            " dashed line is what the host has. Above 70 % `LLMSwapSleepingModelsHoldRAM` fires: let fewer sleep"
+            " (`sleepers`), or at level 2.",
             "No data because no model sleeps.",
         ),
         [
