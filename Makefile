@@ -95,7 +95,7 @@ load-compare: $(LOAD) ## Print and draw how two reports differ: A=folder B=folde
 	$(BIN)/python -m loadtests compare $(A) $(B)
 
 load-card: $(LOAD) ## Load fifo and fair with opencode_fanout, and rewrite the score card in docs/load-tests.md
-	$(BIN)/python -m loadtests card opencode_fanout $(ARGS)
+	$(BIN)/python -m loadtests card opencode_fanout --minutes 30 $(ARGS)
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

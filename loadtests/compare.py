@@ -79,7 +79,7 @@ def document(fifo: Report, fair: Report, page: Path) -> None:
     table += [f"| {' | '.join(row)} |" for row in rows(fifo.card, fair.card)]
     verdicts = (f"under `{each.title}` {_verdict(each.card)}" for each in (fifo, fair))
     what = (
-        f"`{run['scenario']}`, {run['minutes']:g} of its minutes at {run['time_scale']:g} of its time, "
+        f"`{run['scenario']}`, {run['minutes']:.3g} of its minutes at {run['time_scale']:g} of its time, "
         f"seed {run['seed']}, {run['when'][:10]}. Its thresholds: {'; '.join(verdicts)}."
     )
     text = "\n".join(

@@ -25,7 +25,7 @@ def page(card: dict[str, Any], picture: str) -> str:
         "policy": run["policy"] or "the target's own",
         "seed": run["seed"],
         "callers": run["callers"],
-        "scenario minutes": f"{run['minutes']:g}",
+        "scenario minutes": f"{run['minutes']:.3g}",
         "time scale": f"{run['time_scale']:g} real seconds for one",
         "when": run["when"],
     }
@@ -158,10 +158,13 @@ def _checks(card: dict[str, Any]) -> list[tuple[object, ...]]:
     if not card["checks"]:
         return [(_Html(f"<span class='unseen'>{escape(card['run']['kind'])} counts nothing of it</span>"),)]
     return [
-        (check["name"], float(check["ours"]), float(check["theirs"]), float(check["slack"]),
-         _Html(f"<span class='{check['verdict']}'>{check['verdict']}</span>"))
+        (
+            check["name"] + (", real s" if check["unit"] else ""),
+            *(float(check[key]) for key in ("ours", "theirs", "slack")),
+            _Html(f"<span class='{check['verdict']}'>{check['verdict']}</span>"),
+        )
         for check in card["checks"]
-    ]  # fmt: skip
+    ]
 
 
 def _slowest(card: dict[str, Any]) -> list[tuple[object, ...]]:
