@@ -67,8 +67,15 @@ def test_the_types_find_a_wrong_word(node, tmp_path):
     board = json.loads(json.dumps(committed()["llmswap-swaps.json"]))
     board["panels"][0]["options"]["grafMode"] = "area"
     board["panels"][1]["fieldConfig"]["defaults"]["color"]["mode"] = "shiny"
+    (table,) = [panel for panel in board["panels"] if panel["title"] == "GPU time lost, by caller"]
+    table["fieldConfig"]["overrides"][0]["properties"] += [
+        {"id": "custom.cellWidth", "value": 80},
+        {"id": "custom.cellOptions", "value": {"type": "gouge"}},
+    ]
     said = _checked(node, tmp_path, {"wrong.json": board})
     assert "grafMode" in said
+    assert "custom.cellWidth" in said
+    assert "gouge" in said
     assert "shiny" in said
 
 

@@ -1,5 +1,5 @@
 // What a dashboard may hold, from Grafana's own types: each panel's options and field settings by its type.
-import type { AnnotationQuery, Dashboard, Panel, RowPanel } from '@grafana/schema';
+import type { AnnotationQuery, Dashboard, FieldConfig, Panel, RowPanel } from '@grafana/schema';
 import type * as bargauge from '@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen';
 import type * as heatmap from '@grafana/schema/dist/esm/raw/composable/heatmap/panelcfg/x/HeatmapPanelCfg_types.gen';
 import type * as stat from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
@@ -25,6 +25,19 @@ type Query = { refId: string; datasource: { type: string; uid: string } } & (
   | { query: string; queryType: 'traceql'; limit: number; filters: [] }
 );
 
+// What an override may change: settings of every field by their name, those of a panel's fields after `custom.`.
+type General = Pick<
+  FieldConfig,
+  'color' | 'decimals' | 'displayName' | 'links' | 'mappings' | 'max' | 'min' | 'noValue' | 'thresholds' | 'unit'
+>;
+type Changes<Fields, Prefix extends string = ''> = {
+  [Key in keyof Fields & string]-?: { id: `${Prefix}${Key}`; value: NonNullable<Plain<Fields[Key]>> };
+}[keyof Fields & string];
+type Override<Field> = {
+  matcher: { id: 'byName' | 'byFrameRefID' | 'byRegexp'; options: string };
+  properties: (Changes<General> | (Field extends Record<string, never> ? never : Changes<Field, 'custom.'>))[];
+};
+
 type Is<Type extends string, Options, Field = Record<string, never>> = Omit<
   Plain<Panel>,
   'type' | 'options' | 'fieldConfig' | 'targets'
@@ -32,7 +45,8 @@ type Is<Type extends string, Options, Field = Record<string, never>> = Omit<
   type: Type;
   targets?: Query[];
   options: Partial<Plain<Options>>;
-  fieldConfig?: Omit<NonNullable<Plain<Panel>['fieldConfig']>, 'defaults'> & {
+  fieldConfig?: {
+    overrides: Override<Field>[];
     defaults: Omit<NonNullable<Plain<Panel>['fieldConfig']>['defaults'], 'custom'> & { custom?: Partial<Plain<Field>> };
   };
 };
