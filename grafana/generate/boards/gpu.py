@@ -74,7 +74,7 @@ _TILES = (
         3,
         tile(
             Words(
-                "Held by nobody of ours",
+                "Not ours",
                 "GPU memory of the driver, leaks and strangers (`llmswap_gpu_memory_unattributed_bytes`). Growing: the"
                 " next load may not fit; `nvidia-smi` lists who it is.",
                 "no GPU",

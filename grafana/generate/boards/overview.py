@@ -49,7 +49,7 @@ _GOOD = tile(
 )
 _FIRST_UP = tile(
     Words(
-        "First token, was up",
+        "First token, warm",
         "95th percentile of the time to the first token in the time range, of streams whose model was up"
         ' (`llmswap_time_to_first_token_seconds`, `residency="hit"`). Long: the engine\'s prefill, or its limit.',
         "no streams",
@@ -59,7 +59,7 @@ _FIRST_UP = tile(
 )
 _FIRST_SWAPPED = tile(
     Words(
-        "First token, swapped",
+        "First token, swap",
         'The same of streams that waited for a swap (`residency="miss"`). Long: see *Swaps* for the phase to shorten.',
         "no swaps",
     ),
@@ -111,10 +111,10 @@ _MODELS = rows(
             "Waiting", by("model", pick(names.QUEUE_DEPTH)), decimals=0, limits=((1, "dark-yellow"), (10, "orange"))
         ),
         Column(
-            "First token, was up", quantile(0.95, names.TIME_TO_FIRST_TOKEN, "model", "$__range", residency="hit"), "s"
+            "First token, warm", quantile(0.95, names.TIME_TO_FIRST_TOKEN, "model", "$__range", residency="hit"), "s"
         ),
         Column(
-            "First token, swapped",
+            "First token, swap",
             quantile(0.95, names.TIME_TO_FIRST_TOKEN, "model", "$__range", residency="miss"),
             "s",
         ),

@@ -33,7 +33,7 @@ def _met(over: str, le: str = SLO_WAIT_LE, /, **labels: str) -> str:
 
 _SLO = tile(
     Words(
-        "Waited 10 s at most",
+        "Within 10 s",
         "Share of requests in the time range (`llmswap_queue_wait_seconds`); the objective is 99 %. *Waiting, by"
         " cause* says what to change.",
         "no traffic",
@@ -45,7 +45,7 @@ _SLO = tile(
 )
 _BUDGET = tile(
     Words(
-        "Error budget, 30 days",
+        "Budget, 30 days",
         "What is left of the 1 % of requests that may wait longer than 10 s in 30 days, all models; below 0 it is"
         " overdrawn. Prometheus must keep 30 days.",
         "no traffic",

@@ -67,7 +67,7 @@ _TILES = (
     ),
     tile(
         Words(
-            "First token, was up",
+            "First token, warm",
             "95th percentile in the time range, streams whose model was up (`llmswap_time_to_first_token_seconds`).",
             "no streams",
         ),
@@ -75,7 +75,7 @@ _TILES = (
         "s",
     ),
     tile(
-        Words("First token, swapped", "The same of streams that waited for a swap.", "no swaps"),
+        Words("First token, swap", "The same of streams that waited for a swap.", "no swaps"),
         Query(quantile(0.95, names.TIME_TO_FIRST_TOKEN, over=RANGE, residency="miss", **_MINE), "p95", now=True),
         "s",
     ),
