@@ -7,6 +7,8 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,16 @@ class Stack:
     def __init__(self, engine: Engine, root: Path) -> None:
         self.engine, self.root = engine, root
         self.environ = dict(FREE_PORTS)
+
+    @contextmanager
+    def otherwise(self, **environ: str) -> Iterator[None]:
+        """Set more beside .env for a while; afterwards everything is brought up as it was."""
+        before, self.environ = self.environ, self.environ | environ
+        try:
+            yield
+        finally:
+            self.environ = before
+            self.up("--remove-orphans")
 
     @property
     def images(self) -> dict[str, str]:

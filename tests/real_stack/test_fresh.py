@@ -96,9 +96,16 @@ def test_prometheus_sees_everybody(stack: Stack):
     until_now(lambda: stack.number("llmswap_config_models") == 4, "the default config is seen", 30)
 
 
+def test_at_rest_there_is_no_alert_not_even_one_that_waits(stack: Stack):
+    """A laptop without a GPU is nothing to be alarmed about."""
+    until_now(lambda: stack.prometheus("alerts")["alerts"] == [], "no alert is pending or firing", 90)
+    rules = [rule for group in stack.prometheus("rules")["groups"] for rule in group["rules"]]
+    assert [rule for rule in rules if rule["health"] == "err"] == []
+    assert len([rule for rule in rules if rule["type"] == "alerting"]) > 20
+
+
 def test_a_request_is_answered_and_its_trace_arrives(stack: Stack):
     body = {"model": "embed", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 3}
-    trace = "0af7651916cd43dd8448eb211c80319c"
     request = urllib.request.Request(stack.llmswap + "/v1/chat/completions", json.dumps(body).encode())
     request.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(request, timeout=60) as answer:
