@@ -60,6 +60,12 @@ def judge(card: dict[str, Any], scenario: Scenario) -> dict[str, Any]:
     }
 
 
+def failed_by_thresholds(card: dict[str, Any]) -> bool:
+    """Say whether a run has failed for no other reason than its thresholds: all the rest of it can be trusted."""
+    failed = sum(row["verdict"] == FAILED for row in card["thresholds"])
+    return bool(0 < failed == len(card["verdict"]["reasons"]))
+
+
 def _held(card: dict[str, Any], limit: Limit) -> Row:
     try:
         value = figure(card, limit.figure)

@@ -3,7 +3,7 @@
 import pytest
 
 from loadtests import scenario, score
-from loadtests.gate import judge
+from loadtests.gate import failed_by_thresholds, judge
 from loadtests.seen import Generator
 from loadtests.target import Kind
 from tests.loadtests.runs import RUN, sample, seen
@@ -89,3 +89,13 @@ def test_what_a_strange_target_does_not_show_neither_passes_nor_fails():
 
 def test_what_a_box_of_our_own_does_not_show_fails():
     assert verdict("aborted: {least: 1}", many=4)[0].startswith("aborted: upstreams that are not simulated")
+
+
+def test_a_policy_is_shown_up_by_thresholds_and_by_nothing_else():
+    assert failed_by_thresholds(
+        judged("done: {least: 5}, swaps_per_h: {most: 9}", kind=Kind.OPENAI, run=RUN | {"alone": False})
+    )
+    assert not failed_by_thresholds(judged("done: {least: 4}", kind=Kind.OPENAI))
+    assert not failed_by_thresholds(judged("done: {least: 5}", many=3, kind=Kind.OPENAI))
+    hot = Generator(cpu_high=True, lags_s=())
+    assert not failed_by_thresholds(judged("done: {least: 5}", kind=Kind.OPENAI, generator=hot))
