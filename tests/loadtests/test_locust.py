@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -14,44 +13,10 @@ import pytest
 
 from loadtests import report, scenario
 from loadtests.box import box
-from loadtests.runs import LOCUSTFILE
+from tests.loadtests.locusts import FAST, ROOT, free_port, ran, started
 from tests.stack import until_now
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
-
-ROOT = Path(__file__).parents[2]
-FAST = 0.05
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
-
-
-def started(url, folder, *flags, scenario="hit", minutes=2.0, locustfile=LOCUSTFILE):
-    words = ["--host", url, "--scenario", scenario, "--time-scale", str(FAST), "--minutes", str(minutes)]
-    words += ["--report", str(folder / "reports"), "--loglevel", "WARNING", "--json-file", str(folder / "locust")]
-    words += [] if "--metrics-port" in flags else ["--metrics-port", "0"]
-    with (folder / "locust.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "locust", "-f", str(locustfile), *words, *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-        )
-
-
-def ran(url, folder, *flags, **how):
-    """Run headless to the end; gives exit code, report (None without one) and log."""
-    folder.mkdir(exist_ok=True)
-    process = started(url, folder, "--headless", "--only-summary", *flags, **how)
-    try:
-        code = process.wait(120)
-    finally:
-        process.kill()
-    written = sorted((folder / "reports").glob("*"))
-    return code, report.read(written[0]) if written else None, (folder / "locust.log").read_text()
 
 
 @pytest.fixture
