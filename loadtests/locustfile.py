@@ -45,7 +45,9 @@ exporters: list[Exporter] = []
 @events.init_command_line_parser.add_listener
 def _arguments(parser: LocustArgumentParser) -> None:
     add = parser.add_argument
-    add("--scenario", default="opencode_fanout", choices=scenario.names(), help="who calls, and how")
+    own = [word for word in sys.argv if word.endswith((".yaml", ".yml"))]
+    names = (*scenario.names(), *own)
+    add("--scenario", default="opencode_fanout", choices=names, help="who calls, and how; or a file of your own")
     add("--seed", type=int, default=1, help="the same seed offers the same schedule")
     add("--minutes", type=float, default=0.0, help="of the scenario; 0 for as long as it says itself")
     add("--time-scale", type=float, default=1.0, help="real seconds for one of the scenario; 1 for real models")
@@ -209,7 +211,7 @@ def _end(environment: Environment, **_: object) -> None:
         gevent.sleep(0.5)  # the workers' last samples are on their way
     stage.end()
     if stage.folder is not None:
-        log.warning("report: %s", stage.folder / "report.html")
+        log.info("report: %s", stage.folder / "report.html")
 
 
 @events.report_to_master.add_listener
