@@ -184,8 +184,11 @@ def _init(environment: Environment, **_: object) -> None:
         return
     if isinstance(runner, MasterRunner):
         runner.register_message(WANT, lambda environment, msg, **_: stages[-1].actor_wanted(msg.node_id))  # noqa: ARG005
-    if getattr(options, "metrics_port", 0):
-        exporters.append(Exporter(options.metrics_port))
+    if port := getattr(options, "metrics_port", 0):
+        try:
+            exporters.append(Exporter(port))
+        except OSError as error:
+            log.error("no metrics for Prometheus on port %d: %s; choose another with --metrics-port", port, error)
 
 
 @events.test_start.add_listener
