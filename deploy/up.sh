@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 # Tests have their own.
 readonly DEV=${LLMSWAP_DEV:-/dev} MEMINFO=${LLMSWAP_MEMINFO:-/proc/meminfo} SOCKET=${DOCKER_SOCKET:-/var/run/docker.sock}
+readonly SHARED=(deploy prometheus grafana loadtests)   # mounted into containers
 readonly PASSWORD=.secrets/grafana_admin_password
 
 say() { printf '%s\n' "$*"; }
@@ -22,9 +23,9 @@ need_docker() {
 # Containers run as users of their own, who read these folders as anybody would. After a clone with umask 077 they cannot.
 need_readable() {
   local hidden
-  hidden=$(find deploy prometheus grafana -name '.*' -prune -o \
+  hidden=$(find "${SHARED[@]}" -name '.*' -prune -o \
     \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print | head -n 3 | paste -sd ' ' -)
-  [ -z "$hidden" ] || die "the containers cannot read $hidden: chmod -R o+rX deploy prometheus grafana"
+  [ -z "$hidden" ] || die "the containers cannot read $hidden: chmod -R o+rX ${SHARED[*]}"
 }
 
 gpu() { # nvidia, amd or none

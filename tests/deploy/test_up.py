@@ -39,7 +39,7 @@ class Box:
     said: str = ""
 
     def __post_init__(self) -> None:
-        for folder in ("deploy", "prometheus", "grafana", "bin", "dev"):
+        for folder in ("deploy", "prometheus", "grafana", "loadtests", "bin", "dev"):
             (self.root / folder).mkdir()
         shutil.copy(DEPLOY / "up.sh", self.root / "deploy")
         for tool in TOOLS:

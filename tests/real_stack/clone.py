@@ -54,11 +54,13 @@ class Stack:
 
     Attributes:
         environ: What is set beside .env.
+        took_s: From no engine to a healthy stack.
     """
 
     def __init__(self, engine: Engine, root: Path) -> None:
         self.engine, self.root = engine, root
         self.environ = dict(FREE_PORTS)
+        self.took_s = 0.0
 
     @contextmanager
     def otherwise(self, **environ: str) -> Iterator[None]:

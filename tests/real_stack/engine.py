@@ -45,9 +45,11 @@ class Engine:
 
     Attributes:
         environ: With what its client finds it.
+        began_s: When it was begun with.
     """
 
     def __init__(self) -> None:
+        self.began_s = time.monotonic()
         self._scripts = stack_scripts()
         place = Path(os.environ.get("DK") or Path(tempfile.gettempdir()) / "llmswap-stack")
         self._pidfile = place / "dockerd.pid"
@@ -126,22 +128,25 @@ class Engine:
         )
         return done.returncode, done.stdout + (done.stderr if done.returncode else "")
 
-    def make_images(self, names: Mapping[str, str], llmswap: str) -> None:
-        """Make what cannot be pulled: real programs where there are packages, small stand-ins of ours where not.
+    def make_images(self, names: Mapping[str, str]) -> None:
+        """Make images, which cannot be pulled, of real programs, and of Python's own.
 
         Args:
             names: Service -> image.
-            llmswap: The image of llmswap, on which ours are built.
         """
-        given = {
-            VARIABLES[repository]: image for image in names.values() if (repository := image.split(":")[0]) in VARIABLES
-        }
-        self._script("images.sh", **given)
+        known = {repository: image for image in names.values() if (repository := image.split(":")[0]) in VARIABLES}
+        self._script("images.sh", **{VARIABLES[repository]: image for repository, image in known.items()})
+        told(f"the real programs, in images made here: {', '.join(known.values())}")
+
+    def make_standins(self, names: Mapping[str, str], llmswap: str) -> None:
+        """Make images of ours in place of programs that cannot be had at all.
+
+        Args:
+            names: Service -> image.
+            llmswap: The image of llmswap, on which they are built.
+        """
         for service, repository in STANDINS.items():
-            image = names[service]
-            assert re.fullmatch(rf"{repository}:[\w.]+", image)
+            assert re.fullmatch(rf"{repository}:[\w.]+", names[service])
             build = ("docker", "build", "--quiet", "--build-arg", f"LLMSWAP_IMAGE={llmswap}", "--target", service)
-            self.run(*build, "--tag", image, str(HERE / "standins"))
+            self.run(*build, "--tag", names[service], str(HERE / "standins"))
         told(f"stand-ins, not the real thing: {', '.join(names[service] for service in STANDINS)}")
-        real = [image for service, image in names.items() if image.split(":")[0] in VARIABLES]
-        told(f"the real programs, in images made here: {', '.join(real)}")

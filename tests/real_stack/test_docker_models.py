@@ -98,3 +98,30 @@ def test_models_in_containers_come_and_go_and_take_nothing_that_is_not_theirs(do
     ask(docker, "first")
     docker.compose("stop", "llmswap")
     until_now(lambda: running(docker) == set(), "its containers are gone with it", 30)
+
+
+def test_the_proxy_for_logs_shows_what_containers_print_and_lets_nothing_else_be_done(docker: Stack):
+    """Alloy itself cannot be had here; what it asks, Docker's client asks, too."""
+    docker.compose("--profile", "logs", "up", "--detach", "--wait", "--no-deps", "docker-logs")
+    number = docker.container("llmswap")["Id"]
+
+    def asked(*words: str, alias: str = "alloy") -> tuple[int, str]:
+        run = ("docker", "run", "--rm", "--network", "llmswap_logs", "--network-alias", alias, "--entrypoint", "docker")
+        return docker.engine.attempt(
+            *run, "--env", "DOCKER_HOST=tcp://docker-logs:2375", "llmswap-docker:local", *words
+        )
+
+    for words in (("ps", "--all"), ("network", "ls"), ("inspect", number), ("logs", number)):
+        code, said = asked(*words)
+        assert code == 0, said
+    for words in (
+        ("stop", number),
+        ("rm", "--force", number),
+        ("exec", number, "id"),
+        ("run", "llmswap:local", "--help"),
+    ):
+        code, said = asked(*words)
+        assert code != 0
+        assert "Forbidden" in said
+    assert asked("ps", alias="somebody")[0] != 0
+    assert docker.container("llmswap")["State"]["Running"] is True

@@ -34,6 +34,11 @@ def test_everything_is_healthy_and_nothing_was_restarted(stack: Stack):
         assert container["RestartCount"] == 0, stack.logs(service)
 
 
+def test_from_nothing_to_everything_takes_less_than_six_minutes(stack: Stack):
+    """With the engine's own packages and every image to be made; a promise, measured at some two and a half."""
+    assert 0 < stack.took_s < 360
+
+
 def test_the_gpu_that_is_not_there_is_not_asked_for(stack: Stack):
     settings = (stack.root / ".env").read_text()
     assert re.search(r"^COMPOSE_FILE=docker-compose\.yml$", settings, re.MULTILINE)
