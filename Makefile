@@ -32,7 +32,7 @@ up: ## Start the stack with dashboards on Docker, with a GPU if there is one (de
 	@deploy/up.sh $(ARGS)
 
 down: ## Stop the stack; what was measured is kept
-	docker compose down $(ARGS)
+	docker compose --profile '*' down $(ARGS)
 
 test: $(DEV) ## Run the whole test suite (ARGS='-k name' narrows it down)
 	@$(BIN)/python -m compileall -q llmswap tests  # each program under test would compile it anew

@@ -200,3 +200,14 @@ def test_no_key_is_used_that_old_or_new_composes_ignore():
         assert not compose(path).keys() & {"version", "models"}
         for content in compose(path)["services"].values():
             assert "gpus" not in content
+
+
+def test_every_variable_has_a_line_in_the_readme():
+    wanted = {
+        name
+        for path in (MAIN, *OVERRIDES)
+        for name in re.findall(r"\$\{([A-Z_]+)", re.sub(r"(?m)#.*", "", path.read_text()))
+    }
+    assert {"LLMSWAP_CONFIG", "DOCKER_GID"} <= wanted
+    documented = (DEPLOY / "README.md").read_text().partition("## Settings")[2].partition("## Your own")[0]
+    assert {name for name in wanted if f"`{name}`" not in documented} == set()

@@ -34,6 +34,7 @@ def clone(root: Path) -> Path:
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
+            (root / name).chmod((root / name).stat().st_mode | 0o444)  # whatever the umask of this checkout was
     for folder in root.rglob("*"):
         if folder.is_dir():
             folder.chmod(0o755)

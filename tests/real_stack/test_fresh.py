@@ -129,6 +129,12 @@ def test_a_request_is_answered_and_its_trace_arrives(stack: Stack):
     assert {"POST /v1/chat/completions", "chat embed"} <= {span["name"] for span in spans}
 
 
+def test_what_was_recorded_can_be_asked_in_place(stack: Stack):
+    journal = "/var/lib/llmswap/journal.jsonl"
+    stack.compose("exec", "-T", "llmswap", "llmswap", "replay", journal)
+    assert "fair" in stack.compose("exec", "-T", "llmswap", "llmswap", "simulate", journal)
+
+
 def test_a_stranger_gets_in_nowhere(stack: Stack):
     """Who comes by another name is refused (a page that rebinds a name, say), and Grafana wants its password."""
     assert status(stack.llmswap + "/running", Host="evil.example") == 421
