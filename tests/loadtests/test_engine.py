@@ -41,6 +41,7 @@ def acted(steps, endings=(), *, closing=lambda: False, takes_s=0.0, real_s=TICK_
 
     play = scenario.loads(PLAY.replace("STEPS", steps), "small.yaml")
     Player(cast(play, 1)[0], real_s, ask, closing).play()
+    assert now == [0], "a play is over when nothing of it is open"
     return asked
 
 
