@@ -34,7 +34,7 @@ def acted(steps, endings=(), *, closing=lambda: False, takes_s=0.0, real_s=TICK_
     def ask(actor, call, number, attempt, last):
         now[0] += 1
         asked.append((call.model, number, attempt, last, now[0]))
-        gevent.sleep(takes_s)
+        gevent.sleep(takes_s * (5 if call.model == "m" else 1))
         now[0] -= 1
         ending = next(told, Ending.DONE)
         return sample(ending, at_s=float(next(open_)), last=last or ending not in AGAIN)
