@@ -129,6 +129,28 @@ def test_a_request_is_answered_and_its_trace_arrives(stack: Stack):
     assert {"POST /v1/chat/completions", "chat embed"} <= {span["name"] for span in spans}
 
 
+@pytest.mark.parametrize(
+    ("kind", "content", "complaint"),
+    [
+        ("datasources", "apiVersion: 1\ndatasources: [{name: a, type: nosuch, uid: a, url: u}]", "unknown type"),
+        ("datasources", "apiVersion: 1\ndatasources: [{name: a, type: tempo, url: u}]", "lacks uid"),
+        ("dashboards", "apiVersion: 1\nproviders: [{name: a, type: file, options: {path: /nosuch}}]", "has no folder"),
+    ],
+    ids=["type", "uid", "folder"],
+)
+def test_the_stand_in_for_grafana_does_not_start_on_what_grafana_would_refuse(
+    stack: Stack, tmp_path, kind, content, complaint
+):
+    """Else it would prove nothing that it is healthy."""
+    (tmp_path / kind).mkdir(mode=0o755)
+    (tmp_path / kind / "bad.yaml").write_text(content)
+    tmp_path.chmod(0o755)
+    mount = ("--volume", f"{tmp_path}:/etc/grafana/provisioning:ro")
+    code, said = stack.engine.attempt("docker", "run", "--rm", *mount, stack.images["grafana"], within_s=60)
+    assert code != 0
+    assert complaint in said
+
+
 def test_what_was_recorded_can_be_asked_in_place(stack: Stack):
     journal = "/var/lib/llmswap/journal.jsonl"
     stack.compose("exec", "-T", "llmswap", "llmswap", "replay", journal)
