@@ -175,6 +175,8 @@ WAKE_FAULTS = [
     ("wake_leak", "vllm-l1", "CUDA out of memory"),
     ("reload_500", "vllm-l2", "wake step 2 of 4 answered 500"),
     ("wake_hang", "vllm-l1", "wake step 1 of 1 did not answer within 1 s"),
+    ("reload_hang", "vllm-l2", "wake step 2 of 4 did not answer within 1 s"),
+    ("engine_dead_asleep", "vllm-l1", "wake step 1 of 1 answered 500"),
     ("wake_garbage", "vllm-l2", "what it woke with is garbage"),
 ]
 
