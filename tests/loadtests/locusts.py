@@ -1,8 +1,10 @@
 """Locust as a process of a test."""
 
+import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from loadtests import report
@@ -28,6 +30,8 @@ def started(url, folder, *flags, scenario="hit", minutes=2.0, scale=FAST, locust
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
+            # What a shell runs in its background ignores SIGINT, and so would whatever the tests start there.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
 
