@@ -59,7 +59,7 @@ def _ring(keys: tuple[str, ...]) -> KeyRing:
 
 
 def caller_classes(access: AccessSettings) -> tuple[str, ...]:
-    """Name every configured key: with OTHER_CALLER, the closed set of `RequestRecord.caller_class`."""
+    """Name every configured key: with `_other`, the closed set of `RequestRecord.caller_class`."""
     return tuple(map(key_mark, KeyRing(access.api_keys).digests))
 
 

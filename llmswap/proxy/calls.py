@@ -15,7 +15,7 @@ from llmswap.proxy.context import Context
 from llmswap.proxy.dialects import Ask
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.messages import Outgoing
-from llmswap.proxy.request_keys import KEY_MARK, RECORD, SERVED
+from llmswap.proxy.request_keys import RECORD, SERVED
 from llmswap.runtime.gate import Lease, Ticket
 from llmswap.runtime.observing import RequestRecord
 
@@ -91,7 +91,6 @@ def call_of(  # noqa: PLR0913, PLR0917
     swap_class = swapping.class_of(request, settings, ask.model)
     caller = caller_of(request, context.loaded.settings.access)
     record.model, record.caller = settings.id, caller
-    record.caller_class = request.get(KEY_MARK, records.OTHER_CALLER)
     return Call(request, settings, ask, target, head, fill, swap_class, caller)
 
 

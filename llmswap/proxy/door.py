@@ -184,7 +184,8 @@ class Door:
         candidate = candidate_key(request.headers)
         digest = None if candidate is None else self._keys.recognise(candidate)
         if digest is not None:
-            request[KEY_MARK] = key_mark(digest)
+            mark = request[KEY_MARK] = key_mark(digest)
+            records.recognised(request, mark)
             return True
         if scope is Scope.OPEN:
             return False

@@ -5,7 +5,6 @@ time it finds cold caches, and wakes the thread that writes to stdout).
 """
 
 import asyncio
-import logging
 import time
 from dataclasses import dataclass
 
@@ -17,10 +16,8 @@ from llmswap.proxy.access_log import Entry
 from llmswap.proxy.context import Context
 from llmswap.proxy.hop.messages import Delivery
 from llmswap.proxy.metering.meter import Meter
-from llmswap.proxy.request_keys import DELIVERY, KEY_MARK, METER, RECORD
+from llmswap.proxy.request_keys import DELIVERY, METER, RECORD
 from llmswap.runtime.observing import RequestRecord
-
-log = logging.getLogger(__name__)
 
 GATHER_S = 0.05
 GATHER_MAX = 32  # so many hold the event loop for a few milliseconds
@@ -56,7 +53,6 @@ class Finished:
                 return
             record.ended_s = time.monotonic()
             record.status = status
-            record.caller_class = request.get(KEY_MARK, records.OTHER_CALLER)
             self._answered.append(_Answered(record, request.get(DELIVERY), request.get(METER)))
         entry = access_log.entry_of(request, status, size, took_s)
         if entry is not None:

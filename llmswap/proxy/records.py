@@ -12,7 +12,6 @@ from llmswap.runtime.loop import RunLoop
 from llmswap.runtime.observing import RequestObserver, RequestOutcome, RequestRecord, UpstreamError
 
 STATUS_LEFT = 499  # nginx's word for a client that left
-OTHER_CALLER = "_other"
 
 
 _REFUSED = {
@@ -50,6 +49,12 @@ def begin(request: web.Request, route: str, began_s: float) -> None:
         request.headers.get("traceparent", ""),
         request.headers.get("tracestate", ""),
     )
+
+
+def recognised(request: web.Request, mark: str) -> None:
+    """Note whose key came with it, if it has a record."""
+    if RECORD in request:
+        request[RECORD].caller_class = mark
 
 
 def entered(record: RequestRecord, ticket: Ticket, loop: RunLoop, observer: RequestObserver) -> None:

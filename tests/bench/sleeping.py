@@ -6,7 +6,6 @@ is the difference.
 """
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -20,8 +19,8 @@ from typing import Any
 from llmswap.config.presets import PRESETS, Preset
 from tests.bench import contenders
 from tests.bench.figures import Row
+from tests.stub_gpu import stub_environ
 
-ROOT = Path(__file__).parents[2]
 SWAPS, QUICK_SWAPS = 60, 16  # even, so that the same model is up at the end
 WARM = 20
 SLEEP_S, WAKE_S = 0.05, 0.08
@@ -71,11 +70,7 @@ def _row(way: Way, directory: Path, quick: bool) -> Row:
     directory.mkdir()
     swaps = QUICK_SWAPS if quick else SWAPS
     ports = [contenders.free_port(), contenders.free_port()]
-    environ = {
-        "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}{os.pathsep}{ROOT}",
-        "NVML_STUB_LEDGER": str(directory / "gpus.json"),
-        "NVML_STUB_FAULT": str(directory / "none"),
-    }
+    environ = stub_environ(directory / "gpus.json", directory / "none")
     config = _config(way, directory, ports)
     with (
         contenders.llmswap(directory, config, "sleep", environ if way.driver else {}) as server,

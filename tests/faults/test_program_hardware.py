@@ -4,32 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import ask
 from tests.stack import Program, Stack, fake, until
+from tests.stub_gpu import HELD_GIB, StubGpu
 
-ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
-OTHERS_BYTES = GIB // 2 + round(0.1 * GIB)  # the driver's own (tests/runtime/nvml_stub), and what the fixture holds
+OTHERS_BYTES = GIB // 2 + round(HELD_GIB * GIB)  # the driver's own (nvml_stub), and somebody else's
 
 
-class Box:
+class Box(StubGpu):
     """A llmswap on one simulated GPU of 10 GiB."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
+        super().__init__(folder, 10.0)
         self.stack = stack
-        self.ledger, self.fault = folder / "gpu.json", folder / "fault"
-        stack.environ |= {
-            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
-            "NVML_STUB_LEDGER": str(self.ledger),
-            "NVML_STUB_FAULT": str(self.fault),
-        }
-        Ledger(self.ledger, 10.0, 0.0, Holder("nobody")).hold(0.1)
-
-    def ail(self, fault: str) -> None:
-        new = self.fault.with_suffix(".new")
-        new.write_text(fault)
-        new.replace(self.fault)
+        stack.environ |= self.environ
 
     def start(self, **config) -> Program:
         command = fake("a", gpu_ledger=self.ledger, gpu_total=10.0, gpu_ready=8.0, boot=0.05)

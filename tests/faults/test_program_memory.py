@@ -13,28 +13,18 @@ from llmswap.fake_upstream.gpus import read
 from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import ask
 from tests.stack import Program, Stack, fake, until
+from tests.stub_gpu import StubGpu
 
-ROOT = Path(__file__).parents[2]
 TOTAL_GIB = 10.0
 
 
-class Box:
+class Box(StubGpu):
     """A llmswap on one simulated GPU that has room for one of its models."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
+        super().__init__(folder, TOTAL_GIB)
         self.stack = stack
-        self.ledger, self.fault = folder / "gpu.json", folder / "fault"
-        stack.environ |= {
-            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
-            "NVML_STUB_LEDGER": str(self.ledger),
-            "NVML_STUB_FAULT": str(self.fault),
-        }
-        Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
-
-    def ail(self, fault: str) -> None:
-        new = self.fault.with_suffix(".new")
-        new.write_text(fault)
-        new.replace(self.fault)
+        stack.environ |= self.environ
 
     def give_back(self) -> None:
         """End the lingering of what the dead have left behind."""

@@ -16,11 +16,10 @@ import psutil
 import pytest
 
 from llmswap.fake_upstream.gpus import read
-from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import ask, listening
 from tests.stack import Stack, fake, listening_ports, one
+from tests.stub_gpu import StubGpu
 
-ROOT = Path(__file__).parents[2]
 TOTAL_GIB = 10.0
 SLEEPY = {
     "vllm": {"enable_sleep_mode": True},
@@ -28,19 +27,13 @@ SLEEPY = {
 }
 
 
-class Box:
+class Box(StubGpu):
     """A llmswap whose models sleep for one another on one GPU that has room for one of them."""
 
     def __init__(self, stack: Stack, folder: Path, http: aiohttp.ClientSession) -> None:
+        super().__init__(folder, TOTAL_GIB)
         self.stack, self.http = stack, http
-        self.ledger = folder / "gpu.json"
-        stack.environ |= {
-            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
-            "NVML_STUB_LEDGER": str(self.ledger),
-            "NVML_STUB_FAULT": str(folder / "none"),
-            "VLLM_SERVER_DEV_MODE": "1",
-        }
-        Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
+        stack.environ |= {**self.environ, "VLLM_SERVER_DEV_MODE": "1"}
 
     def start(
         self,

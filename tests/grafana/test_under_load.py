@@ -16,10 +16,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import CHAT
 from tests.real.prometheus import Prometheus, unpacked
 from tests.stack import Program, Stack, fake, until
+from tests.stub_gpu import StubGpu
 from tests.telemetry.otlp_receiver import Received, http_receiver
 
 pytestmark = pytest.mark.real
@@ -42,25 +42,19 @@ class Watched:
     """A llmswap with everything switched on, and the Prometheus that scrapes it by our rules."""
 
     def __init__(self, stack: Stack, folder: Path, receiver: Received) -> None:
-        ledger, fault = folder / "gpu.json", folder / "fault"
-        fault.write_text("xid")
-        stack.environ |= {
-            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
-            "NVML_STUB_LEDGER": str(ledger),
-            "NVML_STUB_FAULT": str(fault),
-            "VLLM_SERVER_DEV_MODE": "1",
-        }
-        Ledger(ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
+        gpu = StubGpu(folder, TOTAL_GIB)
+        gpu.ail("xid")
+        stack.environ |= {**gpu.environ, "VLLM_SERVER_DEV_MODE": "1"}
         models: dict[str, Any] = {
             name: {
-                "cmd": fake(name, gpu_ledger=ledger, **VLLM),
+                "cmd": fake(name, gpu_ledger=gpu.ledger, **VLLM),
                 "sleep": {"preset": f"vllm-{level}", "verify": True},
                 "concurrencyLimit": 2,
             }
             for name, level in (("nap", "l1"), ("doze", "l2"))
         }
         models["doze"]["cmd"] += " --enable-prompt-tokens-details"
-        llama = {**ENGINE, "persona": "llamacpp", "metrics": True, "gpu_ready": 20, "gpu_ledger": ledger}
+        llama = {**ENGINE, "persona": "llamacpp", "metrics": True, "gpu_ready": 20, "gpu_ledger": gpu.ledger}
         models["cold"] = {"cmd": fake("cold", **llama), "unloadDelay": 1, "queueLimit": 2}
         models["broken"] = {"cmd": fake("broken", **ENGINE, fail=["crash_at_start"])}
         models["odd"] = {"cmd": fake("odd", **ENGINE, fail=["no_usage", "http_status:500@2"])}

@@ -8,12 +8,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import CHAT
 from tests.promql.catalogue import recorded
 from tests.real import scaled_rules
 from tests.real.prometheus import Binaries, Prometheus, unpacked
 from tests.stack import fake, until
+from tests.stub_gpu import StubGpu
 
 pytestmark = pytest.mark.real
 
@@ -66,17 +66,11 @@ def test_alerts_fire_and_stay_silent(path: Path, binaries: Binaries) -> None:
 async def test_every_rule_works_on_real_series_and_a_ping_pong_fires_the_thrash_alert(
     stack, tmp_path: Path, binaries: Binaries, http: aiohttp.ClientSession
 ) -> None:
-    ledger = tmp_path / "gpu.json"
-    stack.environ |= {
-        "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
-        "NVML_STUB_LEDGER": str(ledger),
-        "NVML_STUB_FAULT": str(tmp_path / "none"),
-        "VLLM_SERVER_DEV_MODE": "1",
-    }
+    gpu = StubGpu(tmp_path, TOTAL_GIB)
+    stack.environ |= {**gpu.environ, "VLLM_SERVER_DEV_MODE": "1"}
     engine = {"time_scale": 0.1, "boot": 5, "output_tokens": "exact:4", "ttft": 0.2, "itl": 0.02}
-    engine |= {"gpu_ledger": ledger, "gpu_total": TOTAL_GIB, "gpu_ready": 24}
+    engine |= {"gpu_ledger": gpu.ledger, "gpu_total": TOTAL_GIB, "gpu_ready": 24}
     vllm = {**engine, "persona": "vllm", "enable_sleep_mode": True}
-    Ledger(ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
     program = stack.start(
         {
             "models": {

@@ -15,13 +15,12 @@ import aiohttp
 import pytest
 
 from llmswap.fake_upstream.gpus import GIB, read
-from llmswap.fake_upstream.ledger import Holder, Ledger
 from tests.dialogue import CHAT
 from tests.stack import Program, Stack, fake
+from tests.stub_gpu import StubGpu
 
 pytestmark = pytest.mark.real
 
-ROOT = Path(__file__).parents[2]
 SWAPS = 200
 REQUESTS = 260  # some find their model up
 CLIENTS = 2
@@ -61,21 +60,16 @@ os.kill(pid, signal.SIGTERM)
 """
 
 
-class Box:
+class Box(StubGpu):
     """A llmswap with eight models of two sizes, of which one each may be awake."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
-        self.stack, self.ledger, self.journals = stack, folder / "gpu.json", folder / "journals"
+        super().__init__(folder, TOTAL_GIB)
+        self.stack, self.journals = stack, folder / "journals"
         self.journals.mkdir()
         self.stopper = folder / "stopper.py"
         self.stopper.write_text(STOPPER)
-        stack.environ |= {
-            "PYTHONPATH": f"{ROOT / 'tests' / 'runtime' / 'nvml_stub'}:{ROOT}",
-            "NVML_STUB_LEDGER": str(self.ledger),
-            "NVML_STUB_FAULT": str(folder / "none"),
-            "VLLM_SERVER_DEV_MODE": "1",
-        }
-        Ledger(self.ledger, TOTAL_GIB, 0.0, Holder("nobody")).hold(0.1)
+        stack.environ |= {**self.environ, "VLLM_SERVER_DEV_MODE": "1"}
 
     def start(self) -> Program:
         groups = {"large": [], "small": []}

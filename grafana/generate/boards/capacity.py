@@ -12,7 +12,7 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import BUSY, GPU_PHASES, RULE, WAIT_CAUSES
 from grafana.generate.panels import Query, Words, bars, curves, levels, tile
-from grafana.generate.promql import by, grown, mean, pick, rate, relabelled, swapping_ratio
+from grafana.generate.promql import by, grown, mean, pick, rate, relabelled
 from grafana.generate.tables import Column, matrix, rows
 from llmswap.telemetry import names
 
@@ -50,17 +50,13 @@ def _slept() -> str:
 
 
 _TILES = (
-    tile(
+    pieces.lost_share(
         Words(
             "GPU time lost",
             "Share of the GPUs' time in the time range in which a swap was on and nobody was served: what is to be"
             " won.",
             "not scraped",
         ),
-        Query(swapping_ratio(), "lost", now=True),
-        "percentunit",
-        limits=levels((0.1, "orange"), (0.3, "red")),
-        decimals=1,
     ),
     tile(
         Words("... in seconds", "The same in GPU-seconds (`llmswap_gpu_phase_seconds_total`).", "not scraped"),

@@ -11,7 +11,6 @@ from grafana.generate.tables import Column, rows, state_column
 from llmswap.telemetry import names
 
 _UNSEEN = "No data because no GPU can be seen: llmswap_gpu_poll_success says whether that is a fault."
-_HARDWARE_XIDS = "~48|62|64|74|79|95|119|120"
 _ASLEEP = f"on (job, instance, model) group_left () ({pick(names.MODEL_STATE, state='asleep')} == 1)"
 
 _FULL = bars(

@@ -130,17 +130,13 @@ _STATE_TIME = bars(
     "s",
     colours=STATES,
 )
-_FIRST = curves(
+_FIRST = pieces.first_token(
     Words(
         "First token, by how it came up",
         "95th percentile (`llmswap_time_to_first_token_seconds`, `start`); the dots are traces.",
         "No data because no stream had content lately.",
     ),
-    [Query(quantile(0.95, names.TIME_TO_FIRST_TOKEN, "start", **_MINE), "{{start}}", exemplar=True)],
-    "s",
-    colours=STARTS,
-    log=True,
-    every="1m",
+    **_MINE,
 )
 _PER_TOKEN = curves(
     Words(
@@ -198,16 +194,13 @@ _EVICTS = bars(
     Query(grown(names.SWAP_TRANSITIONS, of="from_model", **_TO_ME) + " > 0.5", "{{from_model}}", now=True),
     decimals=0,
 )
-_ERRORS = curves(
+_ERRORS = pieces.engine_errors(
     Words(
         "Trouble with its engine",
         "What went wrong between llmswap and it (`llmswap_upstream_errors_total`); the log has each.",
         "No trouble lately.",
     ),
-    [Query(lively(names.UPSTREAM_ERRORS, of="error_type", **_MINE), "{{error_type}}")],
-    "ops",
-    stacked=True,
-    bars=True,
+    **_MINE,
 )
 _ENDS = curves(
     Words(

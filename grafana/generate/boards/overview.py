@@ -4,7 +4,7 @@ from grafana.generate.boards import pieces
 from grafana.generate.frame import Board, Line, Row
 from grafana.generate.palette import LIMIT, STARTS
 from grafana.generate.panels import Query, Words, curves, heat_map, levels, line_over, tile
-from grafana.generate.promql import by, good_ratio, grown, heat, lively, pick, quantile, swapping_ratio
+from grafana.generate.promql import by, good_ratio, grown, heat, lively, pick, quantile
 from grafana.generate.tables import Column, rows, state_column
 from llmswap.telemetry import names
 
@@ -66,17 +66,13 @@ _FIRST_SWAPPED = tile(
     Query(quantile(0.95, names.TIME_TO_FIRST_TOKEN, over="$__range", residency="miss"), "p95", now=True),
     "s",
 )
-_LOST = tile(
+_LOST = pieces.lost_share(
     Words(
         "GPU time lost",
         "Share of the GPUs' time in the time range in which a swap was on and nobody was served"
         " (`llmswap_gpu_phase_seconds_total`). Orange from 10 %, red from 30 %: *Swaps* says who evicts whom.",
         "not scraped",
     ),
-    Query(swapping_ratio(), "lost", now=True),
-    "percentunit",
-    limits=levels((0.1, "orange"), (0.3, "red")),
-    decimals=1,
 )
 _ALERTS = rows(
     Words(

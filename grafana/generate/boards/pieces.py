@@ -1,10 +1,22 @@
 """Panels that several boards show, and queries that several panels ask."""
 
-from grafana_foundation_sdk.builders import statetimeline, timeseries
+from grafana_foundation_sdk.builders import stat, statetimeline, timeseries
 
-from grafana.generate.palette import GPU_PHASES, OUTCOMES, WAIT_CAUSES
-from grafana.generate.panels import Query, Words, curves, lanes, state_names
-from grafana.generate.promql import LATELY, by, grown, lively, mean, pick, rate, ratio, relabelled
+from grafana.generate.palette import GPU_PHASES, OUTCOMES, STARTS, WAIT_CAUSES
+from grafana.generate.panels import Query, Words, curves, lanes, levels, state_names, tile
+from grafana.generate.promql import (
+    LATELY,
+    by,
+    grown,
+    lively,
+    mean,
+    pick,
+    quantile,
+    rate,
+    ratio,
+    relabelled,
+    swapping_ratio,
+)
 from llmswap.telemetry import names
 
 SERVED_STEPS = ((1, "light-blue"), (4, "blue"), (16, "dark-blue"))
@@ -60,6 +72,40 @@ def wait_causes(title: str, **labels: str) -> timeseries.Panel:
         [Query(rate(names.WAIT_SECONDS, of="cause", **labels), "{{cause}}")],
         colours=WAIT_CAUSES,
         stacked=True,
+    )
+
+
+def first_token(words: Words, **labels: str) -> timeseries.Panel:
+    """Show how long streams took to their first token, by how their model came up."""
+    return curves(
+        words,
+        [Query(quantile(0.95, names.TIME_TO_FIRST_TOKEN, "start", **labels), "{{start}}", exemplar=True)],
+        "s",
+        colours=STARTS,
+        log=True,
+        every="1m",
+    )
+
+
+def engine_errors(words: Words, **labels: str) -> timeseries.Panel:
+    """Show what went wrong between llmswap and engines."""
+    return curves(
+        words,
+        [Query(lively(names.UPSTREAM_ERRORS, of="error_type", **labels), "{{error_type}}")],
+        "ops",
+        stacked=True,
+        bars=True,
+    )
+
+
+def lost_share(words: Words) -> stat.Panel:
+    """Show the share of the GPUs' time that swaps took."""
+    return tile(
+        words,
+        Query(swapping_ratio(), "lost", now=True),
+        "percentunit",
+        limits=levels((0.1, "orange"), (0.3, "red")),
+        decimals=1,
     )
 
 

@@ -163,18 +163,14 @@ _BY_MODEL = rows(
     ],
     sort="Swap",
 )
-_FIRST = curves(
+_FIRST = pieces.first_token(
     Words(
         "First token, by how the model came up",
         "95th percentile (`llmswap_time_to_first_token_seconds`, `start`): `warm` was up, `cold` was started, `wake1`"
         " and `wake2` were woken. The dots are traces: click one.",
         "No data because no stream had content lately.",
     ),
-    [Query(quantile(0.95, names.TIME_TO_FIRST_TOKEN, "start", **_MINE), "{{start}}", exemplar=True)],
-    "s",
-    colours=STARTS,
-    log=True,
-    every="1m",
+    **_MINE,
 )
 _FIRST_HEAT = heat_map(
     Words(
@@ -250,17 +246,14 @@ _GAPS = curves(
     "s",
     every="1m",
 )
-_ERRORS = curves(
+_ERRORS = pieces.engine_errors(
     Words(
         "Trouble with engines",
         "What went wrong between llmswap and engines (`llmswap_upstream_errors_total`). `connect` and `reset`: it"
         " died; `timeout`: `timeouts`; `bad_stream`: its stream lacked an end.",
         "No trouble with engines lately.",
     ),
-    [Query(lively(names.UPSTREAM_ERRORS, of="error_type", **_MINE), "{{error_type}}")],
-    "ops",
-    stacked=True,
-    bars=True,
+    **_MINE,
 )
 _IN_FLIGHT = curves(
     Words(
