@@ -9,6 +9,11 @@ from tests.real_stack.clone import Stack, clone
 from tests.real_stack.engine import TOLD, Engine, told
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Look at the stack as it came up before other tests replace what is in it, which is an alert of its own."""
+    items.sort(key=lambda item: item.path.name != "test_fresh.py")
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """Run an engine; afterwards nothing of it runs."""

@@ -103,13 +103,3 @@ async def everything(url: str, seconds: float) -> Counter[str]:
             for work in (chat(clients, 1), chat(clients, 2), embed(clients), leave(clients), err(clients)):
                 group.create_task(work)
     return clients.heard
-
-
-async def ping_pong(url: str, seconds: float) -> Counter[str]:
-    """Ask two models in turn: each answer costs a swap, which brings back who has just gone."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as http:
-        clients = Clients(http, url, seconds)
-        while clients.on():
-            for model in ("chat", "reasoner"):
-                await clients.ask(model, max_tokens=2)
-    return clients.heard

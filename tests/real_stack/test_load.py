@@ -1,7 +1,6 @@
 """The stack under load: what the dashboards ask has an answer, exemplars lead to traces, alerts reach Alertmanager."""
 
 import asyncio
-import contextlib
 import re
 import shutil
 import sys
@@ -11,24 +10,23 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.real import scaled_rules
 from tests.real_stack.clone import Stack
 from tests.real_stack.engine import HERE, stack_scripts, told
-from tests.real_stack.load import everything, ping_pong
-from tests.stack import until, until_now
+from tests.real_stack.faster_rules import faster_rules
+from tests.real_stack.load import everything
+from tests.stack import until_now
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 LOAD_S = 180
 MAX_WAIT_S = 10  # simulated engines swap within seconds
 FACTOR = 10  # by which rules are faster
-WINDOW_MIN_S = 15  # three scrapes
 ALERT_LIMIT_S = 180
 CONFIG = "watched.yaml"
 
 
 def prepare(stack: Stack) -> dict[str, str]:
-    """Write a config with models that go wrong, and rules that do not take half an hour; gives what is to be set."""
+    """Write a config with models that go wrong; gives what is to be set."""
     config = yaml.safe_load((stack.root / "deploy" / "llmswap.yaml").read_text())
     broken = {"flaky": "disconnect_midstream:5", "broken": "crash_at_start", "mute": "no_usage"}
     config["models"] |= {
@@ -38,9 +36,6 @@ def prepare(stack: Stack) -> dict[str, str]:
     config["routing"] = {"scheduler": {"settings": {"fair": {"maxWait": MAX_WAIT_S}}}}
     (stack.root / "deploy" / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
     shutil.copy(HERE / "compose.watched.yml", stack.root / "watched.yml")
-    scaled_rules.write(stack.root / "prometheus" / "rules", FACTOR, WINDOW_MIN_S)
-    settings = stack.root / "prometheus" / "prometheus.yml"
-    settings.write_text(settings.read_text().replace("evaluation_interval: 15s", "evaluation_interval: 3s"))
     files = "docker-compose.yml:watched.yml"
     return {"LLMSWAP_CONFIG": CONFIG, "COMPOSE_FILE": files, "COMPOSE_PROFILES": "load"}
 
@@ -48,15 +43,10 @@ def prepare(stack: Stack) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def watched(stack: Stack) -> Iterator[Stack]:
     """Run the stack so that everything shows."""
-    kept = stack.root / "prometheus.kept"
-    shutil.copytree(stack.root / "prometheus", kept)
-    with stack.otherwise(**prepare(stack)):
+    with faster_rules(stack, FACTOR), stack.otherwise(**prepare(stack)):
         stack.up()
-        stack.compose("kill", "--signal", "HUP", "prometheus")
         stack.compose("exec", "-T", "llmswap", "sh", "-c", "echo xid >/tmp/gpu-fault")
         yield stack
-    shutil.copytree(kept, stack.root / "prometheus", dirs_exist_ok=True)
-    stack.compose("kill", "--signal", "HUP", "prometheus")
 
 
 @pytest.fixture(scope="module")
@@ -104,20 +94,6 @@ def test_an_exemplar_leads_to_its_trace(loaded: Stack, metric, span):
     for trace in sorted(traces)[:10]:
         names = {found["name"] for found in loaded.trace(trace)}
         assert any(name.startswith(span) for name in names), (trace, names)
-
-
-async def test_models_that_keep_evicting_each_other_are_an_alert(watched: Stack):
-    playing = asyncio.create_task(ping_pong(watched.llmswap, ALERT_LIMIT_S))
-
-    async def told_of_it() -> bool:
-        return "LLMSwapThrashing" in await asyncio.to_thread(watched.alerts)
-
-    try:
-        await until(told_of_it, "Alertmanager knows of the thrashing", ALERT_LIMIT_S, every_s=2)
-    finally:
-        playing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await playing
 
 
 def test_that_llmswap_is_down_reaches_alertmanager_and_that_it_is_back_as_well(watched: Stack):

@@ -1,0 +1,89 @@
+"""The load tests' callers in their own container, watched by the stack: two in turn are an alert, slow ones are not."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from tests.real_stack.clone import Stack
+from tests.real_stack.engine import told
+from tests.real_stack.faster_rules import faster_rules
+from tests.stack import until_now
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+
+ALERT = "LLMSwapThrashing"
+FACTOR = 60  # half an hour is half a minute
+CONFIG = "scripted.yaml"
+SIMULATED = 0.1  # real seconds for one of a model's
+TOKENS_PER_S = 1 / (0.012 * SIMULATED)  # of deploy/llmswap.yaml's `chat`, so that an answer takes what its caller says
+RUN_LIMIT_S = 240
+
+
+class Callers:
+    """Locust in the stack, as `docker compose run` starts it; ends by itself.
+
+    Attributes:
+        minutes: Of the scenario, of which one takes `60 * scale` seconds.
+        said: Exit code and output, at the end.
+    """
+
+    def __init__(self, stack: Stack, scenario: str, models: str, minutes: float, scale: float) -> None:
+        self._stack, self.said = stack, (-1, "it has not ended")
+        flags = ("--headless", "--only-summary", "--host", "http://llmswap:8080", "--scenario", scenario)
+        times = ("--minutes", f"{minutes:g}", "--time-scale", f"{scale:g}", "--tokens-per-s", f"{TOKENS_PER_S:g}")
+        command = ("docker", "compose", "run", "--rm", "--no-deps", "-T", "locust", *flags, *times, "--models", models)
+        self._thread = threading.Thread(target=self._run, args=command)
+        self._thread.start()
+
+    def _run(self, *command: str) -> None:
+        stack = self._stack
+        self.said = stack.engine.attempt(*command, within_s=RUN_LIMIT_S, cwd=stack.root, **stack.environ)
+
+    def seen(self) -> set[str]:
+        """Give the states in which the alert was seen until the callers are done; asks every other second."""
+        states: set[str] = set()
+        while self._thread.is_alive():
+            states |= thrashing(self._stack)
+            self._thread.join(2)
+        return states
+
+
+def thrashing(stack: Stack) -> set[str]:
+    """Give the states in which the alert is now: none, pending, firing."""
+    alerts = stack.prometheus("alerts")["alerts"]
+    return {alert["state"] for alert in alerts if alert["labels"]["alertname"] == ALERT}
+
+
+@pytest.fixture(scope="module")
+def scripted(stack: Stack) -> Iterator[Stack]:
+    """Run the stack with models that say as much as they are asked for, and rules that do not take half an hour."""
+    config = yaml.safe_load((stack.root / "deploy" / "llmswap.yaml").read_text())
+    config["macros"]["speed"] = SIMULATED
+    config["macros"]["simulated"] += " --output-tokens exact:4000"
+    (stack.root / "deploy" / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    stack.compose("--profile", "load", "build", "locust")
+    with faster_rules(stack, FACTOR), stack.otherwise(LLMSWAP_CONFIG=CONFIG):
+        stack.up()
+        until_now(lambda: stack.number('llmswap_model_state{model="chat", state="ready"}') == 1, "chat is up", 60)
+        until_now(lambda: not thrashing(stack), "no earlier swap is in the alert's window", 90)
+        yield stack
+
+
+def test_slow_answers_of_models_that_live_together_are_no_alert(scripted: Stack):
+    callers = Callers(scripted, "tutor_player_coach", "player=embed,coach=chat", minutes=12, scale=0.1)
+    assert callers.seen() == set()
+    code, said = callers.said
+    assert code == 0, said  # the scenario's thresholds hold: it was served, and nothing was swapped
+    told(f"tutor_player_coach, from its container: {ALERT} was never even pending")
+
+
+def test_two_models_in_turn_are_an_alert_within_five_of_their_minutes(scripted: Stack):
+    callers = Callers(scripted, "pingpong", "left=chat,right=reasoner", minutes=5, scale=0.2)
+    states = callers.seen()
+    code, said = callers.said
+    assert code == 0, said
+    assert "firing" in states
+    until_now(lambda: ALERT in scripted.alerts(), "Alertmanager knows", 30)
+    told(f"pingpong, from its container: {ALERT} fired before its five minutes were over")
