@@ -114,6 +114,7 @@ class Footprint:
         self._watch = watch
         self._pids: frozenset[int] = frozenset()
         self._held = Held(None, "it was not measured yet")
+        self._awake: tuple[frozenset[int], Held] | None = None
         # The same while it loads. Kept apart: an engine that is not up yet has not brought up all of its processes.
         self._early_pids: frozenset[int] = frozenset()
         self._early: Held | None = None
@@ -159,25 +160,28 @@ class Footprint:
         """Why nobody can tell what it holds; empty if it was measured."""
         return self._held.reason if self._held.total_bytes is None else ""
 
-    async def measure(self, members: Iterable[Proc]) -> None:
-        """Take note of what its living members hold. What cannot be measured now stays as it was seen last."""
+    async def measure(self, members: Iterable[Proc], *, awake: bool = False) -> None:
+        """Take note of what its living members hold. What cannot be measured now stays as it was seen last.
+
+        Args:
+            members: All of the tree.
+            awake: They hold what they need to serve.
+        """
         pids = frozenset(proc.pid for proc in members)
         if not pids:  # it dies just now, and what it held is what is waited for
             return
         held = await self._watch.held(pids)
         if held.total_bytes is not None or self._held.total_bytes is None:
-            self._pids = pids
-            self._take(held)
+            self._pids, self._held = pids, held
+            self.most_bytes = max(self.most_bytes, held.total_bytes or 0)
+            if awake:
+                self._awake = pids, held
 
-    async def renew(self) -> bool:
-        """Measure anew those who were measured last, which spares looking for them. False if nobody ever was."""
-        if self._pids:
-            self._take(await self._watch.held(self._pids))
-        return bool(self._pids)
-
-    def _take(self, held: Held) -> None:
-        self._held = held
-        self.most_bytes = max(self.most_bytes, held.total_bytes or 0)
+    def recall_awake(self) -> bool:
+        """Take what was held when last seen awake for what is held now. False if it never was seen awake."""
+        if self._awake is not None:
+            self._pids, self._held = self._awake
+        return self._awake is not None
 
     async def freed(self, most_left_bytes: int, cap_s: float) -> Freed:
         """Wait until no more than so much of what was measured last is held, at most for `cap_s`."""

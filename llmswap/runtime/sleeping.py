@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import orjson
 
@@ -42,6 +43,8 @@ _UNFREED_SHARE = 0.98
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 _SHOWN_CHARS = 200
 _GIB = 1 << 30
+
+T = TypeVar("T")
 
 
 class SagaFailed(Exception):
@@ -75,7 +78,7 @@ class Sleeper:
 
     Args:
         launch: With the port filled in; its `sleeping` is not None.
-        measure: Takes note in the footprint of what the whole tree holds now.
+        measure: Takes note in the footprint of what the whole tree holds now, awake or not.
         memory: Gives the settings in force.
         phases: Told of what is done.
     """
@@ -85,7 +88,7 @@ class Sleeper:
         launch: Launch,
         control: Control,
         footprint: Footprint,
-        measure: Callable[[], Awaitable[None]],
+        measure: Callable[[bool], Awaitable[None]],
         memory: Callable[[], MemorySettings],
         phases: Phases,
     ) -> None:
@@ -111,23 +114,29 @@ class Sleeper:
         Raises:
             SagaFailed: What it holds now is unknown.
         """
-        with self._phases.during(PhaseKind.SLEEP):
-            host_bytes = await self._fall_asleep()
-        if self._how.verify_memory:
-            with self._phases.during(PhaseKind.FREE_WAIT) as phase:
-                phase.freed_bytes = await self._see_freed()
+        async with contextlib.AsyncExitStack() as meanwhile:
+            with self._phases.during(PhaseKind.SLEEP):
+                async with self._control.conversation():
+                    await self._fall_asleep()
+                    # The driver is asked while the engine answers, because the swap waits for both.
+                    freed = None
+                    if self._how.verify_memory:
+                        freed = await meanwhile.enter_async_context(_begun(self._see_freed()))
+                    await self._confirm(asleep=True)
+                    host_bytes = await self._footprint.host_bytes()
+            if freed is not None:
+                with self._phases.during(PhaseKind.FREE_WAIT) as phase:
+                    phase.freed_bytes = await freed
         return host_bytes
 
-    async def _fall_asleep(self) -> int | None:
-        async with self._control.conversation():
-            if self._how.canary:
-                with _told("before the sleep"):
-                    await self._canary.learn()
-            if not await self._footprint.renew():
-                await self._measure()
-            await self._walk("sleep", self._how.sleep)
-            await self._confirm(asleep=True)
-            return await self._footprint.host_bytes()
+    async def _fall_asleep(self) -> None:
+        if self._how.canary:
+            with _told("before the sleep"):
+                await self._canary.learn()
+        # While it serves it is looked at often enough (`stand_by`); to ask the driver now would only delay the swap.
+        if not self._footprint.recall_awake():
+            await self._measure(True)  # noqa: FBT003
+        await self._walk("sleep", self._how.sleep)
 
     async def wake(self) -> None:
         """Wake it until it can serve.
@@ -262,8 +271,12 @@ class Sleeper:
             log.warning("%s: %s", self._model, text)
 
 
-async def stand_by(measure: Callable[[], Awaitable[None]], sleeper: Sleeper | None) -> Doubt:
+async def stand_by(measure: Callable[[bool], Awaitable[None]], sleeper: Sleeper | None) -> Doubt:
     """Take note of what an upstream holds from time to time, and look after it if it sleeps. Runs on.
+
+    Args:
+        measure: Takes that note, of one that is awake or not.
+        sleeper: If it sleeps.
 
     Returns:
         Why a sleeper has to go: its engine died while its HTTP server lives on, say.
@@ -271,12 +284,24 @@ async def stand_by(measure: Callable[[], Awaitable[None]], sleeper: Sleeper | No
     doubts = 0
     await asyncio.sleep(FIRST_LOOK_S)
     while True:
-        await measure()
+        await measure(sleeper is None)
         await asyncio.sleep(VIGIL_S)
         doubt = None if sleeper is None else await sleeper.doubt()
         doubts = doubts + 1 if doubt else 0
         if doubt and doubts >= DOUBTS:
             return doubt
+
+
+@contextlib.asynccontextmanager
+async def _begun(work: Coroutine[None, None, T]) -> AsyncIterator["asyncio.Task[T]"]:
+    """Begin some work that the block may wait for; what is not done at its end is ended."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.sleep(0)  # else it would begin only when the block waits for something
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -45,19 +45,26 @@ async def test_a_driver_that_fails_later_leaves_what_was_seen_before():
 async def test_what_was_never_measured_is_unknown_and_left_to_the_watch():
     footprint = Footprint(Scripted(None))
     assert footprint.unknown == "it was not measured yet"
-    assert not await footprint.renew()
+    assert not footprint.recall_awake()
     await footprint.measure([LEADER])
     assert (footprint.held_bytes, footprint.unknown) == (0, "out of order")
     assert (await footprint.freed(4, 1.0)).ok is False
 
 
-async def test_who_is_known_is_measured_anew_without_looking_for_them():
-    watch = Scripted(40, 41)
-    footprint = Footprint(watch)
-    await footprint.measure([LEADER, WORKER])
-    assert await footprint.renew()
-    assert footprint.held_bytes == 41
-    assert watch.asked == [{11, 12}, {11, 12}]
+async def test_what_was_held_awake_is_recalled_after_looks_at_the_sleeper():
+    footprint = Footprint(Scripted(40, 1))
+    await footprint.measure([LEADER, WORKER], awake=True)
+    await footprint.measure([LEADER])
+    assert footprint.held_bytes == 1
+    assert footprint.recall_awake()
+    assert footprint.held_bytes == 40
+    assert (await footprint.freed(4, 1.0)).reason == "[11, 12]"
+
+
+async def test_what_was_held_asleep_is_not_taken_for_what_is_held_awake():
+    footprint = Footprint(Scripted(1))
+    await footprint.measure([LEADER])
+    assert not footprint.recall_awake()
 
 
 async def test_a_tree_that_held_nothing_is_free_without_asking():

@@ -23,7 +23,7 @@ from llmswap.fake_upstream.gpus import GIB
 from llmswap.runtime.freeing import Unwatched
 from tests.runtime.children import server
 from tests.runtime.rig import M, Rig, until
-from tests.runtime.sleepers import L1, L2, RESET, SGLANG, WAKE, Bed, bed
+from tests.runtime.sleepers import L1, L2, RESET, SGLANG, WAKE, Bed, LedgerWatch, bed
 
 
 @pytest.fixture
@@ -83,6 +83,62 @@ async def test_sleeps_and_wakes_many_times(bunk: Bed):
         bunk.rig.wake()
         await bunk.rig.next(UpstreamReady)
     assert await bunk.operations() == [("sleep", "ok"), ("wake", "ok")] * 5
+
+
+async def test_a_sleep_needs_no_look_at_what_was_seen_awake_and_no_look_asleep_replaces_that(bunk: Bed, monkeypatch):
+    """It would delay the swap; and what a sleeper holds says nothing about what its next sleep has to free."""
+    await bunk.asleep(L1)
+    monkeypatch.setattr("llmswap.runtime.sleeping.FIRST_LOOK_S", 0.0)
+    bunk.rig.wake()
+    await bunk.rig.next(UpstreamReady)
+    await until(lambda: bunk.watch.seen == 40 * GIB, "it was looked at awake")
+    bunk.rig.sleep()
+    await bunk.rig.next(UpstreamAsleep)
+    await until(lambda: (bunk.watch.seen or 0) < 2 * GIB, "it was looked at asleep")
+    monkeypatch.setattr("llmswap.runtime.sleeping.FIRST_LOOK_S", 60.0)
+    bunk.rig.wake()
+    await bunk.rig.next(UpstreamReady)
+    looks = bunk.watch.looks
+    bunk.rig.sleep()
+    await bunk.rig.next(UpstreamAsleep)
+    assert bunk.watch.looks == looks
+    bunk.rig.wake()
+    await bunk.rig.next(UpstreamReady)
+    assert bunk.watch.asked_for[-1] > 35 * GIB, "what came free is what a wake takes back"
+
+
+async def test_the_driver_is_asked_while_the_engine_is(tmp_path: Path):
+    """Whether its memory is free and whether it sleeps: the swap waits for both, not for one after the other."""
+    driver_asked = asyncio.Event()
+
+    class Noting(LedgerWatch):
+        async def freed(self, *args, **kwargs):
+            driver_asked.set()
+            return await super().freed(*args, **kwargs)
+
+    async with bed(tmp_path, Noting(tmp_path / "gpus.json")) as bunk:
+        await bunk.up(L1, "--fail", "state_query:hang")
+        bunk.rig.sleep()
+        await asyncio.wait_for(driver_asked.wait(), 4.0)  # the engine never answers
+        assert len(bunk.rig.posted) == bunk.rig.read, "it is neither asleep nor given up yet"
+
+
+async def test_a_sleeper_that_says_it_is_awake_ends_the_wait_for_its_memory(tmp_path: Path):
+    """What its engine says of itself is the reason, and nobody is left asking the driver."""
+    ended = asyncio.Event()
+
+    class Endless(LedgerWatch):
+        async def freed(self, *args, **kwargs):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+    async with bed(tmp_path, Endless(tmp_path / "gpus.json")) as bunk:
+        await bunk.up(L1, "--fail", "sleep_200_awake")
+        bunk.rig.sleep()
+        assert "still awake" in (await bunk.rig.next(SleepFailed)).reason
+        assert ended.is_set()
 
 
 async def test_an_order_may_follow_from_within_the_answer_to_the_last(bunk: Bed):
