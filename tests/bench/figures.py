@@ -17,6 +17,7 @@ REQUEST_ROUND_S = 4
 FLAT_OUT_COUNT = 6000
 STREAMS_PER_ROUND = 200
 RATE = 20
+ANSWERS, ANSWER_CHUNKS, ANSWER_RATE = 1200, 20, 100
 RSS_POLL_S = 0.1
 
 
@@ -70,13 +71,16 @@ def apply_load(server: Served, *arguments: object) -> Load:
     return Load(json.loads(output), server.cpu_s() - before_s)
 
 
-PACED, FLAT_OUT, CHUNK = "request", "request flat out", "chunk"
+PACED, FLAT_OUT, STREAMED, CHUNK = "request", "request flat out", "streamed answer", "chunk"
 
 
 def _arguments(kind: str, quick: bool) -> tuple[object, ...]:
     share = 2 if quick else 1
     if kind == CHUNK:
         return ("streams", "--connections", STREAMS_PER_ROUND, "--chunks", 100 // share, "--rate", RATE)
+    if kind == STREAMED:
+        counts = ("--count", ANSWERS // share, "--chunks", ANSWER_CHUNKS)
+        return ("answers", "--connections", 64, *counts, "--rate", ANSWER_RATE)
     if kind == FLAT_OUT:
         return ("requests", "--connections", 16, "--count", FLAT_OUT_COUNT // share, "--rate", 0)
     count = REQUESTS_PER_S * REQUEST_ROUND_S // share

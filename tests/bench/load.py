@@ -2,6 +2,7 @@
 
 `python -m tests.bench.load requests --port P --connections 16 --count 8000 --rate 1500`  (0: as fast as it goes)
 `python -m tests.bench.load streams  --port P --connections 300 --chunks 1200 --rate 20`
+`python -m tests.bench.load answers  --port P --connections 64 --count 1200 --chunks 20 --rate 100`
 `python -m tests.bench.load mixed    --port P --models 10 --count 1000`
 `python -m tests.bench.load ping     --port P --count 500`
 """
@@ -183,6 +184,10 @@ async def main(args: argparse.Namespace) -> Tally:
     elif args.what == "streams":
         request = wire.chat(400, stream=True, chunks=args.chunks, rate=args.rate)
         await run(args.port, args.connections, iter([request] * args.connections), tally, spread_s=1 / args.rate)
+    elif args.what == "answers":
+        request = wire.chat(4096, stream=True, chunks=args.chunks, rate=args.rate)
+        whole_s = args.chunks / args.rate
+        await run(args.port, args.connections, iter([request] * args.count), tally, spread_s=whole_s)
     elif args.what == "mixed":
         await run(args.port, args.count, iter(mixed(args.models, args.count, args.seed)), tally)
     else:
@@ -192,7 +197,7 @@ async def main(args: argparse.Namespace) -> Tally:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["requests", "streams", "mixed", "ping"])
+    parser.add_argument("what", choices=["requests", "streams", "answers", "mixed", "ping"])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--count", type=int, default=1000)
