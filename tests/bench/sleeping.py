@@ -1,28 +1,32 @@
 """What a swap by sleep costs beyond what the engines need for it themselves.
 
-Two simulated engines sleep for one another, first for llmswap, then by hand: the same requests, sent to the same
-engines one after the other by somebody who trusts every answer. What llmswap does besides (it queues, proves, serves)
-is the difference.
+Two simulated engines sleep for one another for llmswap, and two like them by hand: the same requests, sent one after
+the other by somebody who trusts every answer. What llmswap does besides (it queues, proves, serves) is the difference.
+The two ways take turns, so that a busy moment of the machine hits both.
 """
 
 import json
+import shlex
 import statistics
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmswap.config.presets import PRESETS, Preset
+from llmswap.config.settings import SleepStep
 from tests.bench import contenders
 from tests.bench.figures import Row
 from tests.stub_gpu import stub_environ
 
-SWAPS, QUICK_SWAPS = 60, 16  # even, so that the same model is up at the end
-WARM = 20
+SWAPS, QUICK_SWAPS = 60, 16
+WARM_SWAPS = 4  # even: the first round finds the first of each pair asleep
+WARM = 5
 SLEEP_S, WAKE_S = 0.05, 0.08
 BOUND_MS = 5.0
 CROWD = 16
@@ -72,26 +76,62 @@ def _row(way: Way, directory: Path, quick: bool) -> Row:
     ports = [contenders.free_port(), contenders.free_port()]
     environ = stub_environ(directory / "gpus.json", directory / "none")
     config = _config(way, directory, ports)
-    with (
-        contenders.llmswap(directory, config, "sleep", environ if way.driver else {}) as server,
-        ThreadPoolExecutor(way.crowd) as crowd,
-    ):
-        for model in ("m0", "m1", "m0", "m1"):  # starts, and the first sleep of each, which takes longer
-            _ask(server.port, model)
-        warm_s = statistics.median(_ask_all(crowd, way.crowd, server.port, "m1") for _ in range(WARM))
+    with ExitStack() as stack:
+        server = stack.enter_context(contenders.llmswap(directory, config, "sleep", environ if way.driver else {}))
+        crowd = stack.enter_context(ThreadPoolExecutor(way.crowd))
+        hands = stack.enter_context(_by_hand(way, directory))
+        for number in range(WARM_SWAPS):  # starts, and the first sleep of each, which takes longer
+            _ask_all(crowd, way.crowd, server.port, f"m{number % 2}")
+            _swap_by_hand(way, hands[1 - number % 2], hands[number % 2])
         slept = _sleeps(ports)
-        took_s = [_ask_all(crowd, way.crowd, server.port, f"m{number % 2}") for number in range(swaps)]
+        rounds = [_round(way, crowd, server.port, hands, number % 2) for number in range(swaps)]
         if _sleeps(ports) - slept != swaps:
             raise RuntimeError(f"not one sleep for each swap: {_sleeps(ports) - slept} for {swaps}")
-        by_hand_s = [_swap_by_hand(way, ports[1 - number % 2], ports[number % 2]) for number in range(swaps)]
-    return _verdict(way, warm_s, took_s, by_hand_s)
+    return _verdict(way, rounds)
 
 
-def _verdict(way: Way, warm_s: float, took_s: Sequence[float], by_hand_s: Sequence[float]) -> Row:
-    hand_s = statistics.median(by_hand_s)
-    beyond_ms = [1000 * (took - warm_s - hand_s) for took in took_s]
-    swap_ms, hand_ms, warm_ms = (1000 * value for value in (statistics.median(took_s), hand_s, warm_s))
-    worst_ms = statistics.quantiles(beyond_ms, n=10)[8]
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Seconds that an answer took of a model that was up, and of one that slept; and a swap by hand."""
+
+    warm_s: float
+    took_s: float
+    hand_s: float
+
+    @property
+    def beyond_ms(self) -> float:
+        return 1000 * (self.took_s - self.warm_s - self.hand_s)
+
+
+def _round(way: Way, crowd: ThreadPoolExecutor, port: int, hands: Sequence[int], number: int) -> _Round:
+    """Swap to the model of this number, for llmswap and by hand."""
+    warm_s = statistics.median(_ask_all(crowd, way.crowd, port, f"m{1 - number}") for _ in range(WARM))
+    took_s = _ask_all(crowd, way.crowd, port, f"m{number}")
+    return _Round(warm_s, took_s, _swap_by_hand(way, hands[1 - number], hands[number]))
+
+
+@contextmanager
+def _by_hand(way: Way, directory: Path) -> Iterator[Sequence[int]]:
+    """Run two engines of nobody, the first asleep, and give their ports."""
+    ports = [contenders.free_port(), contenders.free_port()]
+    environ = {"VLLM_SERVER_DEV_MODE": "1"}
+    with ExitStack() as stack:
+        for number, port in enumerate(ports):
+            command = shlex.split(_engine(way, directory / "hands.json", f"hand{number}", port))
+            engine = contenders.Served(f"hand{number}", port, command, directory / f"hand{number}.log", environ)
+            stack.enter_context(engine)
+            if number == 0:
+                _walk(port, PRESETS[way.preset].sleep)
+        yield ports
+
+
+def _verdict(way: Way, rounds: Sequence[_Round]) -> Row:
+    def median_ms(times_s: Iterable[float]) -> float:
+        return 1000 * statistics.median(times_s)
+
+    beyond_ms = [entry.beyond_ms for entry in rounds]
+    swap_ms, hand_ms = median_ms(entry.took_s for entry in rounds), median_ms(entry.hand_s for entry in rounds)
+    warm_ms, worst_ms = median_ms(entry.warm_s for entry in rounds), statistics.quantiles(beyond_ms, n=10)[8]
     note = f"swap {swap_ms:.0f} ms, by hand {hand_ms:.0f} ms, answer {warm_ms:.1f} ms; p90 {worst_ms:.1f} ms"
     title = f"a swap by sleep beyond the same requests by hand, median: {way.name}"
     return Row(title, statistics.median(beyond_ms), "ms", BOUND_MS, note)
@@ -101,10 +141,8 @@ def _config(way: Way, directory: Path, ports: list[int]) -> Mapping[str, Any]:
     """Configure two simulated engines that exclude one another; without a hold: only the swap itself is timed."""
     models = {}
     for number, port in enumerate(ports):
-        said = f"{way.engine} {TIMES} {MEMORY} --boot 0 --ttft 0 --itl 0 --post-wake-first-ttft-mult 1"
-        ledger = f"--gpu-ledger {directory}/gpus.json"
         models[f"m{number}"] = {
-            "cmd": f"{sys.executable} -m llmswap.fake_upstream {said} {ledger} --model m{number} --port {port}",
+            "cmd": _engine(way, directory / "gpus.json", f"m{number}", port),
             "proxy": f"http://127.0.0.1:{port}",
             "env": ["VLLM_SERVER_DEV_MODE=1"],
             "concurrencyLimit": 2 * CROWD,
@@ -112,6 +150,12 @@ def _config(way: Way, directory: Path, ports: list[int]) -> Mapping[str, Any]:
             **way.more,
         }
     return {"models": models, "routing": {"scheduler": {"use": "fifo"}}}
+
+
+def _engine(way: Way, ledger: Path, model: str, port: int) -> str:
+    said = f"{way.engine} {TIMES} {MEMORY} --boot 0 --ttft 0 --itl 0 --post-wake-first-ttft-mult 1"
+    own = f"--gpu-ledger {ledger} --model {model} --port {port}"
+    return f"{sys.executable} -m llmswap.fake_upstream {said} {own}"
 
 
 def _ask(port: int, model: str) -> float:
@@ -140,11 +184,15 @@ def _swap_by_hand(way: Way, awake: int, asleep: int) -> float:
     """
     how = PRESETS[way.preset]
     began_s = time.perf_counter()
-    for port, steps in ((awake, how.sleep), (asleep, how.wake)):
-        _send(port, ((step.method, step.endpoint, step.body) for step in steps))
+    _walk(awake, how.sleep)
+    _walk(asleep, how.wake)
     if how.canary:
         _send(asleep, CANARY)
     return time.perf_counter() - began_s
+
+
+def _walk(port: int, steps: Iterable[SleepStep]) -> None:
+    _send(port, ((step.method, step.endpoint, step.body) for step in steps))
 
 
 def _send(port: int, requests: Iterable[tuple[str, str, str]]) -> None:
