@@ -174,11 +174,11 @@ class Footprint:
         if held.total_bytes is not None or self._held.total_bytes is None:
             self._pids, self._held = pids, held
             self.most_bytes = max(self.most_bytes, held.total_bytes or 0)
-            if awake:
+            if awake and held.total_bytes != 0:  # who holds nothing yet may take some for its first request
                 self._awake = pids, held
 
     def recall_awake(self) -> bool:
-        """Take what was held when last seen awake for what is held now. False if it never was seen awake."""
+        """Take what was held when last seen awake for what is held now. False if it was never seen to hold any."""
         if self._awake is not None:
             self._pids, self._held = self._awake
         return self._awake is not None

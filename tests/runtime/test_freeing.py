@@ -61,6 +61,18 @@ async def test_what_was_held_awake_is_recalled_after_looks_at_the_sleeper():
     assert (await footprint.freed(4, 1.0)).reason == "[11, 12]"
 
 
+async def test_who_held_nothing_awake_may_have_taken_some_since():
+    footprint = Footprint(Scripted(0))
+    await footprint.measure([LEADER], awake=True)
+    assert not footprint.recall_awake()
+
+
+async def test_without_a_driver_there_is_nothing_to_look_at_again():
+    footprint = Footprint(Scripted(None))
+    await footprint.measure([LEADER], awake=True)
+    assert footprint.recall_awake()
+
+
 async def test_what_was_held_asleep_is_not_taken_for_what_is_held_awake():
     footprint = Footprint(Scripted(1))
     await footprint.measure([LEADER])
