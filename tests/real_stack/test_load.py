@@ -47,6 +47,7 @@ def watched(stack: Stack) -> Iterator[Stack]:
         stack.up()
         stack.compose("exec", "-T", "llmswap", "sh", "-c", "echo xid >/tmp/gpu-fault")
         yield stack
+        stack.compose("rm", "--stop", "--force", "locust")  # of a profile that is off again, and yet it would go on
 
 
 @pytest.fixture(scope="module")
