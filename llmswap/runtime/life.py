@@ -220,7 +220,7 @@ class Life:
         control = Control(self.base_url, Target(self._launch).host_header)
         return Sleeper(self._launch, control, self.footprint, self._measure, self._house.memory, self._phases)
 
-    async def _measure(self, awake: bool) -> None:  # noqa: FBT001  the only thing there is to say
+    async def _measure(self, *, awake: bool) -> None:
         assert self._process is not None
         with contextlib.suppress(OSError):  # no descriptor left to look with: what was seen last has to do
             await self.footprint.measure(await look(self._process.tree), awake=awake)

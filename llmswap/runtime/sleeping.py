@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import orjson
 
@@ -73,12 +73,19 @@ class Doubt:
     awake: bool = False
 
 
+class Measure(Protocol):
+    """Takes note in the footprint of what the whole tree holds now."""
+
+    async def __call__(self, *, awake: bool) -> None:
+        """Look; `awake`: they hold what they need to serve."""
+
+
 class Sleeper:
     """Puts one upstream to sleep and wakes it.
 
     Args:
         launch: With the port filled in; its `sleeping` is not None.
-        measure: Takes note in the footprint of what the whole tree holds now, awake or not.
+        measure: Looks at what it holds.
         memory: Gives the settings in force.
         phases: Told of what is done.
     """
@@ -88,7 +95,7 @@ class Sleeper:
         launch: Launch,
         control: Control,
         footprint: Footprint,
-        measure: Callable[[bool], Awaitable[None]],
+        measure: Measure,
         memory: Callable[[], MemorySettings],
         phases: Phases,
     ) -> None:
@@ -135,7 +142,7 @@ class Sleeper:
                 await self._canary.learn()
         # While it serves it is looked at often enough (`stand_by`); to ask the driver now would only delay the swap.
         if not self._footprint.recall_awake():
-            await self._measure(True)  # noqa: FBT003
+            await self._measure(awake=True)
         await self._walk("sleep", self._how.sleep)
 
     async def wake(self) -> None:
@@ -271,11 +278,11 @@ class Sleeper:
             log.warning("%s: %s", self._model, text)
 
 
-async def stand_by(measure: Callable[[bool], Awaitable[None]], sleeper: Sleeper | None) -> Doubt:
+async def stand_by(measure: Measure, sleeper: Sleeper | None) -> Doubt:
     """Take note of what an upstream holds from time to time, and look after it if it sleeps. Runs on.
 
     Args:
-        measure: Takes that note, of one that is awake or not.
+        measure: Takes that note.
         sleeper: If it sleeps.
 
     Returns:
@@ -284,7 +291,7 @@ async def stand_by(measure: Callable[[bool], Awaitable[None]], sleeper: Sleeper 
     doubts = 0
     await asyncio.sleep(FIRST_LOOK_S)
     while True:
-        await measure(sleeper is None)
+        await measure(awake=sleeper is None)
         await asyncio.sleep(VIGIL_S)
         doubt = None if sleeper is None else await sleeper.doubt()
         doubts = doubts + 1 if doubt else 0

@@ -1,8 +1,9 @@
 """The load tests' callers in their own container, watched by the stack: two in turn are an alert, slow ones are not."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 
 import pytest
 import yaml
@@ -20,44 +21,36 @@ SETTLED_S = 35  # that, and a scrape
 CONFIG = "scripted.yaml"
 SIMULATED = 0.1  # real seconds for one of a model's
 TOKENS_PER_S = 1 / (0.012 * SIMULATED)  # of deploy/llmswap.yaml's `chat`, so that an answer takes what its caller says
-RUN_LIMIT_S = 240
+RUN_LIMIT_S, LOOK_EVERY_S = 240, 2
 PASSED_OR_FAILED = {0, 1}  # by the scenario's own thresholds; anything else was no run
 LEAST = 15  # requests
 
 
-class Callers:
-    """Locust in the stack, as `docker compose run` starts it; ends by itself.
+def known_while(stack: Stack, scenario: str, models: str, minutes: float, scale: float) -> set[str]:
+    """Have Locust play a scenario in the stack, and give what becomes known of the alert until it is done.
 
-    Attributes:
+    What else it thinks of the run, on a machine that may be busy with other tests, does not matter here.
+
+    Args:
+        stack: Has the models.
+        scenario, models: As Locust is told.
         minutes: Of the scenario, of which one takes `60 * scale` seconds.
-        said: Exit code and output, at the end.
+        scale: Real seconds for one of the scenario.
     """
-
-    def __init__(self, stack: Stack, scenario: str, models: str, minutes: float, scale: float) -> None:
-        self._stack, self.said = stack, (-1, "it has not ended")
-        flags = ("--headless", "--only-summary", "--host", "http://llmswap:8080", "--scenario", scenario)
-        times = ("--minutes", f"{minutes:g}", "--time-scale", f"{scale:g}", "--tokens-per-s", f"{TOKENS_PER_S:g}")
-        command = ("docker", "compose", "run", "--rm", "--no-deps", "-T", "locust", *flags, *times, "--models", models)
-        self._thread = threading.Thread(target=self._run, args=command)
-        self._thread.start()
-
-    def _run(self, *command: str) -> None:
-        stack = self._stack
-        self.said = stack.engine.attempt(*command, within_s=RUN_LIMIT_S, cwd=stack.root, **stack.environ)
-
-    def seen(self) -> set[str]:
-        """Give what becomes known of the alert until the callers are done; asks every other second.
-
-        What else they think of the run, on a machine that may be busy with other tests, does not matter here.
-        """
-        states, before = set[str](), answered(self._stack)
-        while self._thread.is_alive():
-            states |= thrashing(self._stack)
-            self._thread.join(2)
-        code, said = self.said
-        assert code in PASSED_OR_FAILED, said
-        until_now(lambda: answered(self._stack) >= before + LEAST, f"{LEAST} more were answered", 30)
-        return states
+    flags = ("--headless", "--only-summary", "--host", "http://llmswap:8080", "--scenario", scenario)
+    times = ("--minutes", f"{minutes:g}", "--time-scale", f"{scale:g}", "--tokens-per-s", f"{TOKENS_PER_S:g}")
+    command = ("docker", "compose", "run", "--rm", "--no-deps", "-T", "locust", *flags, *times, "--models", models)
+    states, before = set[str](), answered(stack)
+    with ThreadPoolExecutor(1) as pool:
+        run = partial(stack.engine.attempt, *command, within_s=RUN_LIMIT_S, cwd=stack.root, **stack.environ)
+        playing = pool.submit(run)
+        while not playing.done():
+            states |= thrashing(stack)
+            wait([playing], LOOK_EVERY_S)
+    code, said = playing.result()
+    assert code in PASSED_OR_FAILED, said
+    until_now(lambda: answered(stack) >= before + LEAST, f"{LEAST} more were answered", 30)
+    return states
 
 
 def thrashing(stack: Stack) -> set[str]:
@@ -107,12 +100,12 @@ def scripted(stack: Stack) -> Iterator[Stack]:
 
 
 def test_slow_answers_of_models_that_live_together_are_no_alert(scripted: Stack):
-    callers = Callers(scripted, "tutor_player_coach", "player=embed,coach=chat", minutes=12, scale=0.1)
-    assert not {"firing", REACHED} & callers.seen()
+    known = known_while(scripted, "tutor_player_coach", "player=embed,coach=chat", minutes=12, scale=0.1)
+    assert not {"firing", REACHED} & known
     told(f"tutor_player_coach, from its container: {ALERT} did not fire")
 
 
 def test_two_models_in_turn_are_an_alert_within_five_of_their_minutes(scripted: Stack):
-    callers = Callers(scripted, "pingpong", "left=chat,right=reasoner", minutes=5, scale=0.2)
-    assert {"firing", REACHED} <= callers.seen()
+    known = known_while(scripted, "pingpong", "left=chat,right=reasoner", minutes=5, scale=0.2)
+    assert {"firing", REACHED} <= known
     told(f"pingpong, from its container: {ALERT} fired and reached Alertmanager before its five minutes were over")
