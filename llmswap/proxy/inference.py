@@ -17,7 +17,7 @@ from llmswap.core.states import State
 from llmswap.proxy import bodies, dialects, headers, multipart, records, targets
 from llmswap.proxy.calls import Body, Call, call_of, fill_nothing, filler
 from llmswap.proxy.context import CONTEXT, Context
-from llmswap.proxy.dialects import Ask, Dialect
+from llmswap.proxy.dialects import Ask
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.head import wants_upgrade
 from llmswap.proxy.loading import LoadingStream, shows_loading
@@ -173,7 +173,7 @@ async def _forward(  # noqa: PLR0913, PLR0917
             into=loading.response,
             tap=measure.meter,
             addition=wish,
-            sse_error=partial(_upstream_failed, dialects.dialect_of(call.target)),
+            sse_error=partial(_upstream_failed, call.target),
         )
     finally:
         context.manners.learn(lease.model, lease.generation, measure, delivery)
@@ -243,8 +243,8 @@ def _sleeps(model: ModelId, snapshot: Snapshot) -> bool:
     return view is None or view.state in (State.SLEEP_PENDING, State.ASLEEP)
 
 
-def _upstream_failed(dialect: Dialect, message: str) -> bytes:
-    return dialects.sse_error(dialect, 502, message, "upstream_failed")
+def _upstream_failed(target: str, message: str) -> bytes:
+    return dialects.sse_error(dialects.dialect_of(target), 502, message, "upstream_failed")
 
 
 async def _lease(context: Context, call: Call, ticket: Ticket, loading: LoadingStream) -> Lease:

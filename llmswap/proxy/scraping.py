@@ -21,8 +21,8 @@ from llmswap.core.states import State
 from llmswap.proxy.context import CONTEXT, Context
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.connection import Connection, Exchange
-from llmswap.proxy.hop.head import Head, request_head
-from llmswap.proxy.hop.messages import Outgoing, UpstreamFault
+from llmswap.proxy.hop.head import request_head
+from llmswap.proxy.hop.messages import Head, Outgoing, UpstreamFault
 from llmswap.proxy.hop.pool import connect, parse_address
 from llmswap.proxy.origin import host_name, is_trusted
 from llmswap.proxy.request_keys import REQUEST_ID

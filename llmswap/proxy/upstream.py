@@ -7,7 +7,6 @@ import asyncio
 from functools import partial
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from llmswap.config.settings import Timeouts
 from llmswap.proxy.hop.client import ClientGone
@@ -124,7 +123,7 @@ class _Hop:
         """Send the request; if the upstream does not take what was added to it, send it without, which then is gone."""
         exchange = await self.ask()
         assert exchange.head is not None
-        if addition is None or addition.stands(exchange.head.status, CIMultiDict(exchange.head.fields)):
+        if addition is None or addition.stands(exchange.head):
             return exchange, addition
         await self.leave()
         self._outgoing = addition.plain

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from multidict import CIMultiDict
 
+from llmswap.proxy.hop.messages import Head
 from llmswap.proxy.metering import meter as meter_module
 from llmswap.proxy.metering.events import ENDS_MAX, EVENT_MAX
 from llmswap.proxy.metering.meter import Meter
@@ -40,16 +40,22 @@ STREAMS = (*answers.STREAMS, *MEDIA)
 TIMES = ("first_token_s", "last_token_s", "max_gap_s", "chunks")
 
 
-def meter_of(path: str = CHAT, content_type: str = SSE, status: int = 200, **headers: str) -> Meter:
+def meter_of(path: str = CHAT, content_type: str = SSE, status: int = 200, coding: str = "") -> Meter:
     meter = Meter(path)
-    meter.head(status, CIMultiDict({"Content-Type": content_type, **headers}))
+    meter.head(Head(status, "", [], content_type=content_type, content_encoding=coding))
     return meter
+
+
+def show(meter: Meter, data: bytes) -> None:
+    """Show it body bytes as the hop does."""
+    if not meter.plain(data):
+        meter.chunk(data)
 
 
 def usage_of(answer: Answer, pieces: list[bytes] | None = None) -> Usage:
     meter = meter_of(answer.path, answer.content_type)
     for data in pieces or [answer.body]:
-        meter.chunk(data)
+        show(meter, data)
     return meter.usage()
 
 
@@ -113,7 +119,7 @@ def test_whatever_is_said_each_chunk_with_content_counts_once(said: list[str], a
     for pieces in (events, cut_up(b"".join(events), cuts)):
         meter = meter_of()
         for data in pieces:
-            meter.chunk(data)
+            show(meter, data)
         usage = meter.usage()
         assert usage.output_tokens == (sum(map(bool, said)) or None)
         assert usage.chunks == len(said)
@@ -123,7 +129,7 @@ def test_times_are_of_the_chunks_with_content(clock: list[float]) -> None:
     meter, spoken = meter_of(), [ROLE, *WORDS[:3], STOP, totals(USED)]
     for at_s, chunk in zip((100, 107, 108, 111, 112, 112.5), spoken, strict=True):
         clock.append(at_s)
-        meter.chunk(event(chunk))
+        show(meter, event(chunk))
     clock.append(999)
     meter.chunk(b": still here\n\n")
     usage = meter.usage()
@@ -134,7 +140,7 @@ def test_the_short_way_for_ordinary_chunks_keeps_the_same_times(clock: list[floa
     meter = meter_of()
     for number in range(50):
         clock.append(200 + number + (5 if number > 30 else 0))
-        meter.chunk(event(WORDS[number % 5]))
+        show(meter, event(WORDS[number % 5]))
     usage = meter.usage()
     assert (usage.first_token_s, usage.last_token_s, usage.max_gap_s) == (200, 254, 6)
     assert (usage.chunks, usage.output_tokens, usage.estimated) == (50, 50, True)
@@ -146,8 +152,27 @@ def test_an_ordinary_chunk_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> Non
     meter.chunk(event(WORDS[0]))
     monkeypatch.setattr(meter_module.orjson, "loads", lambda _: pytest.fail("parsed"))
     for number in range(100):
-        meter.chunk(event(WORDS[number % 5]))
+        show(meter, event(WORDS[number % 5]))
     assert meter.usage().output_tokens == 101
+
+
+def test_nor_are_several_of_them_that_come_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = meter_of()
+    meter.chunk(event(WORDS[0]) + event(WORDS[1]))
+    monkeypatch.setattr(meter_module.orjson, "loads", lambda _: pytest.fail("parsed"))
+    meter.chunk(stream(*WORDS[:4], done=False))
+    assert (meter.usage().output_tokens, meter.usage().chunks) == (6, 6)
+
+
+def test_only_one_whole_event_with_a_text_is_plain() -> None:
+    meter, word = meter_of(), event(WORDS[1])
+    assert not meter.plain(word), "nothing is known yet"
+    meter.chunk(event(WORDS[0]))
+    for other in (word + word, word[:-1], word[1:], event(STOP), event(totals(USED)), event("[DONE]"), b"", b": x\n\n"):
+        assert not meter.plain(other)
+    assert meter.plain(word)
+    meter.chunk(b"data: {")
+    assert not meter.plain(word), "it stands within another"
 
 
 @pytest.mark.parametrize("kind", [SSE, JSON])
@@ -160,15 +185,12 @@ def test_of_what_does_not_end_only_a_bounded_part_is_held(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "headers"),
-    [(200, {"Content-Encoding": "gzip"}), (400, {}), (101, {}), (200, {"Content-Type": "audio/mpeg"})],
+    "about", [{"coding": "gzip"}, {"status": 400}, {"status": 101}, {"content_type": "audio/mpeg"}], ids=str
 )
-def test_what_cannot_be_read_is_unknown(status: int, headers: dict[str, str]) -> None:
+def test_what_cannot_be_read_is_unknown(about: dict[str, Any]) -> None:
     for body, kind in ((stream(*TALK, STOP, totals(USED)), SSE), (whole(usage=USED), JSON)):
-        meter = meter_of(status=status, **{"content_type": kind, **{n: v for n, v in headers.items() if "-E" in n}})
-        if "Content-Type" in headers:
-            meter = meter_of(content_type=headers["Content-Type"])
-        meter.chunk(body)
+        meter = meter_of(**{"content_type": kind, **about})
+        show(meter, body)
         assert meter.usage() == Usage()
 
 
@@ -195,8 +217,9 @@ def test_an_error_of_the_meter_is_logged_once_and_makes_all_unknown(monkeypatch:
     meter = meter_of()
     meter.chunk(event(WORDS[0]))
     monkeypatch.setattr(meter.tally.__class__, "event", lambda *_: 1 // 0)
-    for chunk in (STOP, NATIVE_END, totals(USED)):
-        meter.chunk(event(chunk))
+    for chunk in (STOP, WORDS[1], NATIVE_END, totals(USED)):
+        show(meter, event(chunk))
+    assert not meter.plain(event(WORDS[1])), "an answer that is not understood has to be sifted"
     assert meter.usage() == Usage()
     assert caplog.text.count("not metered any further") == 1
     assert ENDED["response_model"] not in caplog.text

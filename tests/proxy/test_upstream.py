@@ -13,7 +13,7 @@ import pytest
 
 from llmswap.config.settings import Timeouts
 from llmswap.proxy.hop import pool
-from llmswap.proxy.upstream import End
+from llmswap.proxy.hop.messages import End, Head
 from tests.proxy.raw_upstream import (
     LAST,
     OK,
@@ -257,9 +257,14 @@ async def test_a_tap_sees_the_payload_without_its_framing() -> None:
         def __init__(self) -> None:
             self.status, self.heard = 0, b""
 
-        def head(self, status, headers) -> None:
-            self.status = status
-            assert headers["content-type"] == "text/event-stream"
+        def head(self, head: Head) -> None:
+            self.status = head.status
+            assert head.content_type == "text/event-stream"
+
+        def plain(self, data: bytes) -> bool:
+            known = data == b"data: 1\n\n"
+            self.heard += data if known else b""
+            return known
 
         def chunk(self, data: bytes) -> None:
             self.heard += data

@@ -7,7 +7,7 @@ from multidict import CIMultiDict
 
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.body import ChunkedBody, CountedBody, Malformed, OpenBody
-from llmswap.proxy.hop.head import parse_head, request_head
+from llmswap.proxy.hop.head import body_after, parse_head, request_head
 from llmswap.proxy.upstream import Outgoing
 
 
@@ -47,13 +47,13 @@ def test_connection_cannot_name_the_framing_away() -> None:
 
 
 def test_the_framing_decides_the_body() -> None:
-    assert isinstance(head("Transfer-Encoding: Chunked").body("GET"), ChunkedBody)
-    assert isinstance(head("Content-Length: 3").body("GET"), CountedBody)
-    assert isinstance(head().body("GET"), OpenBody)
+    assert isinstance(body_after(head("Transfer-Encoding: Chunked"), "GET"), ChunkedBody)
+    assert isinstance(body_after(head("Content-Length: 3"), "GET"), CountedBody)
+    assert isinstance(body_after(head(), "GET"), OpenBody)
     for bodiless in (
-        head("Content-Length: 3").body("HEAD"),
-        head("Content-Length: 3", status="HTTP/1.1 304 Not Modified").body("GET"),
-        head("Transfer-Encoding: chunked", status="HTTP/1.1 204 No Content").body("GET"),
+        body_after(head("Content-Length: 3"), "HEAD"),
+        body_after(head("Content-Length: 3", status="HTTP/1.1 304 Not Modified"), "GET"),
+        body_after(head("Transfer-Encoding: chunked", status="HTTP/1.1 204 No Content"), "GET"),
     ):
         assert bodiless.done
 

@@ -61,13 +61,17 @@ class ClientWriter:
         delivery = self._delivery
         if delivery.first_byte_s is None:
             delivery.first_byte_s = time.monotonic()
+        tap = self._tap
+        if tap is not None and tap.plain(payload):
+            self._send(payload)
+            return not self._protocol.writing_paused
         seen = payload
         if self._addition is not None:
             payload = self._addition.sift(payload)
         if payload:
             self._send(payload)
-        if self._tap is not None:
-            self._tap.chunk(seen)
+        if tap is not None:
+            tap.chunk(seen)
         return not self._protocol.writing_paused
 
     def _send(self, payload: bytes) -> None:

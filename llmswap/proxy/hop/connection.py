@@ -9,8 +9,8 @@ from functools import partial
 from typing import cast
 
 from llmswap.proxy.hop.body import Body, Malformed, OpenBody
-from llmswap.proxy.hop.head import HEAD_MAX, Head, parse_head
-from llmswap.proxy.hop.messages import UpstreamFault
+from llmswap.proxy.hop.head import HEAD_MAX, body_after, parse_head
+from llmswap.proxy.hop.messages import Head, UpstreamFault
 
 READ_MAX = 64 * 1024
 TAKE_TIMEOUT_S = 300.0
@@ -193,7 +193,7 @@ class Exchange:
             if head.status == 101 or self._interims > _INTERIM_MAX:
                 raise Malformed("it sent an interim answer that nobody asked for")
         self.head = head
-        self._body = OpenBody() if head.status == 101 else head.body(self._method)
+        self._body = OpenBody() if head.status == 101 else body_after(head, self._method)
         self._cancel_timer()
         self._body_bytes(raw)
         self._wake()

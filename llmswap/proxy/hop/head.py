@@ -1,13 +1,12 @@
 """Heads: a request's is written, a response's is parsed. A small strict grammar; what does not fit is refused. Pure."""
 
 import re
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.body import Body, ChunkedBody, CountedBody, Malformed, OpenBody
-from llmswap.proxy.hop.messages import Outgoing
+from llmswap.proxy.hop.messages import Head, Outgoing
 
 HEAD_MAX = 32 * 1024
 _FIELDS_MAX = 64
@@ -15,44 +14,12 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\x00-\x08\x0a
 _FIELD = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"))
-_SPECIAL = _HOP_BY_HOP | {"content-length", "content-type", "server"}
+_SPECIAL = _HOP_BY_HOP | {"content-encoding", "content-length", "content-type", "server"}
+_SENT_ON = frozenset(("content-encoding", "content-length", "content-type"))
 _STRIPPED_PREFIXES = ("access-control-", "proxy-", "x-llmswap-")
 _FRAMING = _HOP_BY_HOP | {"content-length", "expect", "proxy-connection"}
 _SENDS_LENGTH = frozenset(("POST", "PUT", "PATCH"))
 _NO_BODY = frozenset((204, 304))
-
-
-@dataclass(slots=True)
-class Head:
-    """A response's head, as far as it concerns the client.
-
-    Attributes:
-        fields: End-to-end headers, in order; Content-Length among them, no framing or hop-by-hop header.
-        keep_alive: Whether the upstream leaves the connection open after the body.
-        length: Content-Length, if there is one.
-        chunked: Transfer-Encoding: chunked.
-    """
-
-    status: int
-    reason: str
-    fields: list[tuple[str, str]]
-    keep_alive: bool
-    length: int | None
-    chunked: bool
-    content_type: str
-
-    @property
-    def is_sse(self) -> bool:
-        """Whether the body is a stream of server-sent events."""
-        return self.content_type.lower().startswith("text/event-stream")
-
-    def body(self, method: str) -> Body:
-        """Give the decoder of the body that follows this head."""
-        if method == "HEAD" or self.status in _NO_BODY or self.status < 200:
-            return CountedBody(0)
-        if self.chunked:
-            return ChunkedBody()
-        return OpenBody() if self.length is None else CountedBody(self.length)
 
 
 def parse_head(block: bytes) -> Head:
@@ -78,7 +45,7 @@ def parse_head(block: bytes) -> Head:
         key = name.lower()
         if key in _SPECIAL:
             _note(special, key, value)
-            if key not in ("content-type", "content-length"):
+            if key not in _SENT_ON:
                 continue
         elif key.startswith(_STRIPPED_PREFIXES):
             continue
@@ -112,7 +79,17 @@ def _head(fields: list[tuple[str, str]], special: dict[str, str], is_11: bool, s
         named = {token.strip(" \t").lower() for token in connection.split(",")}
         keep_alive = is_11 and "close" not in named
         fields = [(name, value) for name, value in fields if name.lower() not in named or name.lower() in _SPECIAL]
-    return Head(status, reason, fields, keep_alive, length, chunked, special.get("content-type", ""))
+    kind, coding = special.get("content-type", ""), special.get("content-encoding", "")
+    return Head(status, reason, fields, keep_alive, length, chunked, kind, coding)
+
+
+def body_after(head: Head, method: str) -> Body:
+    """Give the decoder of the body that follows a response's head."""
+    if method == "HEAD" or head.status in _NO_BODY or head.status < 200:
+        return CountedBody(0)
+    if head.chunked:
+        return ChunkedBody()
+    return OpenBody() if head.length is None else CountedBody(head.length)
 
 
 def request_head(outgoing: Outgoing, target: str, *, upgrade: bool) -> bytes:

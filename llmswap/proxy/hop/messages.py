@@ -33,6 +33,38 @@ class Outgoing:
     body_size: int | None = None
 
 
+@dataclass(slots=True)
+class Head:
+    """A response's head, as far as it concerns the client.
+
+    Attributes:
+        fields: End-to-end headers, in order; Content-Length among them, no framing or hop-by-hop header.
+        keep_alive: Whether the upstream leaves the connection open after the body.
+        length: Content-Length, if there is one.
+        chunked: Transfer-Encoding: chunked.
+        content_type: As it was sent; empty if it was not. `content_encoding` likewise.
+    """
+
+    status: int
+    reason: str
+    fields: list[tuple[str, str]]
+    keep_alive: bool = True
+    length: int | None = None
+    chunked: bool = False
+    content_type: str = ""
+    content_encoding: str = ""
+
+    @property
+    def is_sse(self) -> bool:
+        """Whether the body is a stream of server-sent events."""
+        return self.content_type.lower().startswith("text/event-stream")
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the body is compressed."""
+        return self.content_encoding.lower() not in {"", "identity"}
+
+
 class End(StrEnum):
     """How a delivery ended."""
 
@@ -66,10 +98,17 @@ class Delivery:
 
 
 class Tap(Protocol):
-    """Sees the upstream's response bytes as they pass (token metering). Cannot change or delay them."""
+    """Sees the upstream's response bytes as they pass (token metering). Cannot change or delay them.
 
-    def head(self, status: int, headers: CIMultiDict[str]) -> None:
+    Each piece of a body is shown once, to one of the two: to `plain` before it is sent on, and if that does not know it
+    to `chunk`, afterwards.
+    """
+
+    def head(self, head: Head) -> None:
         """See the response head."""
+
+    def plain(self, data: bytes) -> bool:
+        """See some body bytes, if they are one more event with a text and nothing else; tell whether. Must be quick."""
 
     def chunk(self, data: bytes) -> None:
         """See some body bytes."""
@@ -78,13 +117,15 @@ class Tap(Protocol):
 class Addition(Protocol):
     """Something that was added to a request, and what came of it in the answer: the client knows of neither.
 
+    It need not see what is plain to a Tap: that holds nothing of it.
+
     Attributes:
         plain: The request without it.
     """
 
     plain: Outgoing
 
-    def stands(self, status: int, headers: CIMultiDict[str]) -> bool:
+    def stands(self, head: Head) -> bool:
         """See the head of the answer. False: that is not to be used, and the plain request is to be sent instead."""
 
     def sift(self, data: bytes) -> bytes:

@@ -5,13 +5,11 @@ from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from llmswap.proxy.errors import RequestError
 from llmswap.proxy.hop.client import ClientGone, ClientWriter
 from llmswap.proxy.hop.connection import Exchange
-from llmswap.proxy.hop.head import Head
-from llmswap.proxy.hop.messages import Addition, Delivery, End, SseError, Tap, UpstreamFault
+from llmswap.proxy.hop.messages import Addition, Delivery, End, Head, SseError, Tap, UpstreamFault
 from llmswap.proxy.hop.tunnel import ClientBytes
 
 _WHOLE_MAX = 32 * 1024
@@ -48,7 +46,7 @@ class Relay:
         """
         head, exchange = self._head, self._exchange
         if self._tap is not None:
-            self._tap.head(head.status, CIMultiDict(head.fields))
+            self._tap.head(head)
         if head.status == 101:
             return await self._tunnel()
         if exchange.done and sum(map(len, exchange.early)) <= _WHOLE_MAX and not head.is_sse:
@@ -116,7 +114,7 @@ class Relay:
             status = self._head.status if self._head.status >= 400 else 502
             raise RequestError(status, f"the upstream answered {self._head.status}: {said}", "upstream_refused")
         if self._tap is not None:
-            self._tap.head(self._head.status, CIMultiDict(self._head.fields))
+            self._tap.head(self._head)
         await self._body(stream)
         return stream
 

@@ -5,8 +5,7 @@ What is learnt of an engine holds for one life of it, because the next may be an
 
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 
@@ -14,7 +13,7 @@ from llmswap.config.settings import Filters, ModelSettings
 from llmswap.core.events import Generation
 from llmswap.core.fleet import ModelId
 from llmswap.proxy.dialects import Ask
-from llmswap.proxy.hop.messages import Delivery, End, Outgoing
+from llmswap.proxy.hop.messages import Delivery, End, Head, Outgoing
 from llmswap.proxy.metering.meter import Meter
 from llmswap.proxy.metering.sieve import Sieve
 
@@ -51,7 +50,7 @@ class UsageAsk:
     def __init__(self, outgoing: Outgoing, meter: Meter) -> None:
         assert isinstance(outgoing.body, bytes)
         self.plain = outgoing
-        self.outgoing = replace(outgoing, body=_with_wish(outgoing.body))
+        self.outgoing = Outgoing(outgoing.method, outgoing.target, outgoing.headers, _with_wish(outgoing.body))
         self.refused = False
         self._sieve: Sieve | None = None
         self._meter = meter
@@ -61,14 +60,13 @@ class UsageAsk:
         """Whether there was something to take back."""
         return self._sieve is not None and self._sieve.taken
 
-    def stands(self, status: int, headers: Mapping[str, str]) -> bool:
+    def stands(self, head: Head) -> bool:
         """See the head; see Addition."""
-        if headers.get("Content-Type", "").lower().startswith("text/event-stream"):
-            coded = headers.get("Content-Encoding", "identity").lower() != "identity"
-            self.refused = coded or "Content-Length" in headers
+        if head.is_sse:
+            self.refused = head.encoded or head.length is not None
             self._sieve = Sieve(lambda: self._meter.tally.finished)
         else:
-            self.refused = status in _REFUSALS
+            self.refused = head.status in _REFUSALS
         return not self.refused
 
     def sift(self, data: bytes) -> bytes:
@@ -102,8 +100,9 @@ class Manners:
 
     def measure(self, ask: Ask, serving: ModelSettings, generation: Generation, outgoing: Outgoing) -> Measure:
         """Find out how to meter the answer to a request, and add the wish to that where it is needed."""
-        measure = Measure(Meter(outgoing.target.partition("?")[0]))
-        if _may_ask(ask, serving.filters, outgoing):
+        path = outgoing.target.partition("?")[0]
+        measure = Measure(Meter(path))
+        if ask.stream and path.endswith(_PATHS) and _may_ask(ask, serving.filters, outgoing):
             manner = self._of(serving, generation)
             measure.unasked = manner is Manner.UNASKED
             if manner is Manner.ASKED:
@@ -133,13 +132,13 @@ class Manners:
 
 
 def _may_ask(ask: Ask, filters: Filters, outgoing: Outgoing) -> bool:
-    """Tell whether a request streams, says nothing of usage itself, and may be edited.
+    """Tell whether a request for a stream says nothing of usage itself, and may be edited.
 
     Filters that concern it are somebody's will, too: `stripParams: stream_options` keeps the wish from a model.
     """
-    if not ask.stream or ask.stream_options or not outgoing.target.partition("?")[0].endswith(_PATHS):
+    if not isinstance(outgoing.body, bytes) or len(outgoing.body) > ASKED_BODY_MAX:
         return False
-    if not isinstance(outgoing.body, bytes) or len(outgoing.body) > ASKED_BODY_MAX or _concerned(filters):
+    if ask.stream_options or _concerned(filters):
         return False
     return "application/json" in outgoing.headers.get("Content-Type", "").lower()
 

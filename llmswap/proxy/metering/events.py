@@ -76,12 +76,16 @@ class Held:
 
 
 class Events:
-    """Divides a stream into its events."""
+    """Divides a stream into its events.
+
+    Args:
+        held: Where the beginning of an event waits for its end.
+    """
 
     __slots__ = ("held",)
 
-    def __init__(self) -> None:
-        self.held = Held()
+    def __init__(self, held: Held) -> None:
+        self.held = held
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
         """Give the events that end in these bytes, each as `Held.take` gives it."""

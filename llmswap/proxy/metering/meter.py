@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Mapping
 
 import orjson
 
+from llmswap.proxy.hop.messages import Head
 from llmswap.proxy.metering import outlines
-from llmswap.proxy.metering.events import Events, payload_of
+from llmswap.proxy.metering.events import Events, Held, payload_of
 from llmswap.proxy.metering.shapes import Shape
 from llmswap.proxy.metering.tally import Tally
 from llmswap.runtime.observing import Usage
@@ -31,64 +31,72 @@ class Meter:
     """
 
     __slots__ = (
-        "_chunks", "_content", "_divided", "_ended_path", "_first_s", "_gap_s", "_held", "_json", "_last_s", "_lines",
+        "_chunks", "_content", "_divided", "_first_s", "_gap_s", "_held", "_json", "_last_s", "_lines", "_path",
         "_shape", "_talk_s", "deaf", "events", "tally",
     )  # fmt: skip
 
     def __init__(self, path: str) -> None:
         self.tally = Tally()
-        self.events = False
-        self.deaf = False
-        self._ended_path = path.endswith(_ENDED_PATHS)
+        self.events = self.deaf = False
+        self._path = path
         self._json = self._lines = False
-        self._divided = Events()
-        self._held = self._divided.held
-        self._shape = Shape()
+        self._held = Held()
+        self._divided: Events | None = None
+        self._shape: Shape | None = None
         self._chunks = self._content = 0
         self._first_s: float | None = None
         self._last_s = self._talk_s = 0.0
         self._gap_s = -1.0
 
-    def head(self, status: int, headers: Mapping[str, str]) -> None:
+    def head(self, head: Head) -> None:
         """See the response head; see Tap. Bodies of other types and encodings, and errors, are not looked into."""
-        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        plain = headers.get("Content-Encoding", "identity").strip().lower() in {"identity", ""}
-        if not (plain and 200 <= status < 300):
+        if head.encoded or not 200 <= head.status < 300:
             return
-        self.events = kind == "text/event-stream"
+        self.events = head.is_sse
+        if self.events:
+            self._divided, self._shape = Events(self._held), Shape()
+            if self._path.endswith(_ENDED_PATHS):
+                self.tally.done = False
+            return
+        kind = head.content_type.partition(";")[0].strip().lower()
         self._lines = kind.endswith("ndjson")
         self._json = kind.endswith("json")
-        if self.events and self._ended_path:
-            self.tally.done = False
 
-    def chunk(self, data: bytes) -> None:
-        """See some body bytes; see Tap.
+    def plain(self, data: bytes) -> bool:
+        """Count some body bytes, if they are one event that differs from another in a text only; see Tap.
 
-        Most are one event that differs from another only in a text: that is told without parsing it.
+        Most are, and that is told without parsing them.
         """
         shape = self._shape
         if (
-            data.startswith(shape.before)
-            and data.endswith(shape.after)
-            and len(data) > shape.least
-            and data.find(b'"', shape.start, shape.stop) < 0
-            and not self._held.part
+            shape is None
+            or not data.startswith(shape.before)
+            or not data.endswith(shape.after)
+            or len(data) <= shape.least
+            or data.find(b'"', shape.start, shape.stop) >= 0
+            or self._held.part
         ):
-            now_s = time.monotonic()
-            gap_s = now_s - self._last_s
-            if gap_s > self._gap_s:  # noqa: PLR1730 - a call of max would take as long as all the rest
-                self._gap_s = gap_s
-            self._last_s = self._talk_s = now_s
-            self._content += 1
-            self._chunks += 1
-        elif not self.deaf:
-            try:
-                if self.events:
-                    self._feed(data)
-                elif self._json:
-                    self._held.add(data)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's trouble
-                self._give_up(error)
+            return False
+        now_s = time.monotonic()
+        gap_s = now_s - self._last_s
+        if gap_s > self._gap_s:  # noqa: PLR1730 - a call of max would take as long as all the rest
+            self._gap_s = gap_s
+        self._last_s = self._talk_s = now_s
+        self._content += 1
+        self._chunks += 1
+        return True
+
+    def chunk(self, data: bytes) -> None:
+        """See some other body bytes; see Tap."""
+        if self.deaf:
+            return
+        try:
+            if self._divided is not None:
+                self._feed(data, self._divided)
+            elif self._json:
+                self._held.add(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's trouble
+            self._give_up(error)
 
     def usage(self) -> Usage:
         """Give what the answer took, once it is over. After an error of the meter's nothing is known."""
@@ -112,15 +120,17 @@ class Meter:
 
     def _give_up(self, error: Exception) -> None:
         self.deaf = True
+        self._shape = None
         self._held.take()
         log.error("an answer is not metered any further", exc_info=error)
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes, divided: Events) -> None:
         now_s = time.monotonic()
-        whole = not self._held
-        for event, head in self._divided.feed(data):
+        for event, head in divided.feed(data):
+            if self.plain(event):
+                continue
             content = self._event(event, head, now_s)
-            if whole and isinstance(content, str) and len(event) == len(data):
+            if self._shape is not None and head is None and isinstance(content, str):
                 self._shape.learn(event, content, self._content)
 
     def _event(self, event: bytes, head: bytes | None, now_s: float) -> object:
@@ -165,7 +175,7 @@ class Meter:
         rest, head = self._held.take()
         try:
             if not self.events:
-                self._body(rest.rstrip(), head)
+                self._body(rest, head)
             elif payload_of(rest) == _DONE or (head is None and orjson.loads(payload_of(rest))):
                 self._event(rest, head, time.monotonic() if self._first_s is None else self._last_s)
         except orjson.JSONDecodeError:
@@ -173,8 +183,8 @@ class Meter:
 
     def _body(self, rest: bytes, head: bytes | None) -> None:
         if self._lines:
-            self.tally.body(orjson.loads(rest.splitlines()[-1]))
+            self.tally.body(orjson.loads(rest.rstrip().splitlines()[-1]))
         elif head is None:
             self.tally.body(orjson.loads(rest))
         else:
-            self.tally.body(outlines.ending(rest) or outlines.beginning(head))
+            self.tally.body(outlines.ending(rest.rstrip()) or outlines.beginning(head))

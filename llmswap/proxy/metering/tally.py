@@ -7,7 +7,7 @@ from llmswap.proxy.metering.words import Counts, Messages, Object, a_count, an_o
 from llmswap.runtime.observing import Usage
 
 _CHOICES_MAX = 64
-_CONTENT = ("content", "reasoning_content", "reasoning", "tool_calls", "function_call", "refusal", "audio")
+_BESIDES = ("reasoning_content", "reasoning", "tool_calls", "function_call", "refusal", "audio")
 _DELTAS = ("text", "thinking", "partial_json")
 _LAST = frozenset(("response.completed", "response.incomplete", "response.failed", "image_generation.completed"))
 _ABORTED = "abort"
@@ -35,7 +35,7 @@ class Tally:
         self._usage: Counts = {}
         self._native: Counts = {}
         self._timings: Counts = {}
-        self._messages = Messages()
+        self._messages: Messages | None = None
         self._reasons: dict[int, str] = {}
         self.model: str | None = None
         self.prefill_s: float | None = None
@@ -84,7 +84,8 @@ class Tally:
         """Take what the top of an event or a body says of the whole answer."""
         if self.model is None:
             self.model = short_text(data.get("model"))
-        if said := an_object(data.get("usage")):
+        said = data.get("usage")
+        if said and isinstance(said, dict):
             self._usage.update(words.usage(said))
         if not _OF_ENGINE.isdisjoint(data):
             self._engine(data)
@@ -94,16 +95,22 @@ class Tally:
         if isinstance(data, list):
             self._bodies([item for item in data if isinstance(item, dict)])
             return
-        data, content = an_object(data), None
-        kind = data.get("type")
-        if kind == "message":
+        data = an_object(data)
+        choices = data.get("choices")
+        if isinstance(choices, list):
+            self.totals(data)
+            content = self._choices(choices, "message")
+        elif data.get("type") == "message":
             self._message(data)
             content = data.get("content")
         else:
             self.totals(data)
             content = data.get("content") or data.get("output") or data.get("text")
-        if isinstance(choices := data.get("choices"), list):
-            content = self._choices(choices, "message")
+            self._without_choices(data)
+        if content:
+            self.had_content()
+
+    def _without_choices(self, data: Object) -> None:
         if data.get("object") == "response":
             self._response_status(data)
         elif "content" in data and "stop" in data:
@@ -112,8 +119,6 @@ class Tally:
             self._usage.update(words.billed(meta))
         if not _OF_NATIVE.isdisjoint(data):
             self._native.update(words.native(data))
-        if content:
-            self.had_content()
 
     def had_content(self) -> None:
         """Note that something was generated: who says that it took no token has not counted."""
@@ -132,7 +137,7 @@ class Tally:
             decode_s=self.decode_s,
             failed=self.failed,
             response_model=self.model,
-            finish_reasons=tuple(reasons[index] for index in sorted(reasons)),
+            finish_reasons=tuple(map(reasons.__getitem__, sorted(reasons))),
         )
 
     def _begun(self) -> None:
@@ -159,11 +164,13 @@ class Tally:
         for number, choice in enumerate(choices):
             if not isinstance(choice, dict):
                 continue
-            index = a_count(choice.get("index"))
-            self._finish(choice.get("finish_reason"), number if index is None else index)
+            if reason := choice.get("finish_reason"):
+                index = a_count(choice.get("index"))
+                self._finish(reason, number if index is None else index)
+            said = choice.get(part)
+            if not content and said and isinstance(said, dict):
+                content = said.get("content") or next((found for name in _BESIDES if (found := said.get(name))), None)
             content = content or choice.get("text")
-            if said := an_object(choice.get(part)):
-                content = content or next((found for name in _CONTENT if (found := said.get(name))), None)
         return content
 
     def _natively(self, data: Object) -> object:
@@ -210,7 +217,7 @@ class Tally:
             self._message(an_object(data.get("message")), opening=True)
         elif kind == "message_delta":
             self._finish(delta.get("stop_reason"))
-            self._usage.update(self._messages.take(an_object(data.pop("usage", None))))
+            self._of_messages(data.pop("usage", None))
         elif kind == "message_stop":
             self.done = True
         else:
@@ -218,9 +225,13 @@ class Tally:
         return None
 
     def _message(self, message: Object, *, opening: bool = False) -> None:
-        self._usage.update(self._messages.take(an_object(message.get("usage")), opening=opening))
+        self._of_messages(message.get("usage"), opening=opening)
         self._finish(message.get("stop_reason"))
         self.model = self.model or short_text(message.get("model"))
+
+    def _of_messages(self, said: object, *, opening: bool = False) -> None:
+        self._messages = self._messages or Messages()
+        self._usage.update(self._messages.take(an_object(said), opening=opening))
 
     def _response(self, kind: str, response: Object) -> None:
         self.totals(response)

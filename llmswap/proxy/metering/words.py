@@ -52,6 +52,8 @@ def usage(said: Object) -> Counts:
     if prompt == 0:
         return {}
     if _DETAILS.isdisjoint(said):  # mostly
+        if prompt is not None and answer is not None:
+            return {"input_tokens": prompt, "output_tokens": answer}
         return _known(input_tokens=prompt, output_tokens=answer)
     prompt_details = an_object(said.get("prompt_tokens_details") or said.get("input_tokens_details"))
     details = an_object(said.get("completion_tokens_details") or said.get("output_tokens_details"))
