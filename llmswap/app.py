@@ -113,16 +113,16 @@ class App:
         self._tracing = Tracing(
             loaded.settings.telemetry, _launches(loaded), os.environ, lambda: self._metrics, scheme=scheme
         )
-        self.loop.observe(self._tracing)
+        self.loop.observe(self._tracing, requests=False)
         drivers = find_drivers(read_gpus)
         self._gpus = drivers.gpus
         watch = DeviceMemory(self._gpus)
         self._supervisor = self._supervise(loaded, logs, watch)
         self.loop.performs(self._supervisor.performers())
         gate = Gate(self.loop, self._supervisor.base_url)
-        self.loop.observe(StepLog(self._tracing.swap_trace_id))
+        self.loop.observe(StepLog(self._tracing.swap_trace_id), requests=False)
         self.footprints = Footprints(watch, self.loop.snapshot, self._supervisor.pid)
-        self.loop.observe(self.footprints)
+        self.loop.observe(self.footprints, requests=False)
         self.sampler = Sampler(drivers, self.loop.snapshot, self._supervisor.pid, self._performance)
         self._metrics = self._count(loaded)
         self.loop.observe(self._metrics)

@@ -11,13 +11,23 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from llmswap.core.commands import Command
-from llmswap.core.events import DeadlineReached, Event, RequestId
+from llmswap.core.commands import Command, Dispatch, Reject
+from llmswap.core.events import (
+    DeadlineReached,
+    Event,
+    RequestArrived,
+    RequestCancelled,
+    RequestFinished,
+    RequestId,
+)
 from llmswap.core.explanation import Decision, Wait
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.step import Observer, Step
 
 log = logging.getLogger(__name__)
+
+_OF_REQUESTS = frozenset((RequestArrived, RequestCancelled, RequestFinished))
+_TO_REQUESTS = frozenset((Dispatch, Reject))
 
 Perform = Callable[[Any], None]
 
@@ -58,6 +68,7 @@ class RunLoop:
         self._on_fatal = on_fatal
         self._performers: dict[type[Any], Perform] = {}
         self._observers: list[Observer] = []
+        self._of_all: list[Observer] = []
         self._inbox: deque[Event] = deque()
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
@@ -68,9 +79,21 @@ class RunLoop:
         """Say who carries out which command type."""
         self._performers.update(performers)
 
-    def observe(self, observer: Observer) -> None:
-        """Show every later Step to the observer."""
+    def observe(self, observer: Observer, *, requests: bool = True) -> None:
+        """Show later Steps to an observer.
+
+        Args:
+            observer: Sees them in the order in which they happen, after the observers before it.
+            requests: Also those, the most by far, in which requests come, go and are let in, and nothing is done to
+                any upstream.
+        """
         self._observers = [*self._observers, observer]
+        if requests:
+            self._of_all = [*self._of_all, observer]
+
+    def _unobserve(self, observer: Observer) -> None:
+        self._observers = [other for other in self._observers if other is not observer]
+        self._of_all = [other for other in self._of_all if other is not observer]
 
     def post(self, event: Event) -> None:
         """Hand in an event. Handled before this returns, unless called from within a performer or an observer."""
@@ -92,13 +115,14 @@ class RunLoop:
     def _turn(self, event: Event) -> None:
         now_s = time.monotonic()
         commands = self._scheduler.handle(now_s, event)
-        if self._observers:
+        observers = self._of_all if _only_of_requests(event, commands) else self._observers
+        if observers:
             step = Step(now_s, event, commands)
-            for observer in self._observers:
+            for observer in observers:
                 try:
                     observer(step)
                 except Exception:
-                    self._observers = [other for other in self._observers if other is not observer]
+                    self._unobserve(observer)
                     log.exception("an observer raised and was removed: %r", observer)
         for command in commands:
             self._performers[type(command)](command)
@@ -172,3 +196,7 @@ class RunLoop:
         for predicate, future in self._waits:
             if not future.done() and predicate(snapshot):
                 future.set_result(True)
+
+
+def _only_of_requests(event: Event, commands: Sequence[Command]) -> bool:
+    return type(event) in _OF_REQUESTS and _TO_REQUESTS.issuperset(map(type, commands))

@@ -18,6 +18,7 @@ class Unwatched(app.App):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.loop._observers.clear()
+        self.loop._of_all.clear()
         self.context.observer = Unobserved()
 
 

@@ -4,8 +4,17 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from llmswap.core.commands import Command, Reject, RejectReason
-from llmswap.core.events import DeadlineReached, Event, RequestArrived, RequestCancelled, RequestId
+from llmswap.core.commands import Command, Dispatch, Reject, RejectReason, Stop, StopCause
+from llmswap.core.events import (
+    DeadlineReached,
+    DrainRequested,
+    Event,
+    Generation,
+    RequestArrived,
+    RequestCancelled,
+    RequestFinished,
+    RequestId,
+)
 from llmswap.core.fleet import ModelId
 from llmswap.core.snapshot import Snapshot
 from llmswap.core.step import Step
@@ -86,6 +95,24 @@ async def test_an_observer_that_raises_is_removed_and_the_rest_goes_on(caplog: A
 
     assert [step.event for step in seen] == [ARRIVED, CANCELLED]
     assert caplog.text.count("an observer raised and was removed") == 1
+
+
+async def test_who_watches_upstreams_only_is_spared_steps_that_are_of_requests_and_nothing_else() -> None:
+    dispatch = Dispatch(RequestId(1), ModelId("m"), Generation(1))
+    stop = Stop(ModelId("m"), Generation(1), StopCause.SHUTDOWN, None)
+    finished, arrived = RequestFinished(RequestId(1)), RequestArrived(RequestId(2), ModelId("n"))
+    drain = DrainRequested(0.0)
+    loop = RunLoop(Script({ARRIVED: [dispatch], finished: [REJECT, dispatch], arrived: [stop]}), no_fatal)
+    loop.performs(dict.fromkeys((Dispatch, Reject, Stop), lambda _: None))
+    of_all, of_upstreams = [], []
+    loop.observe(lambda step: of_upstreams.append(step.event), requests=False)
+    loop.observe(lambda step: of_all.append(step.event))
+
+    for event in (ARRIVED, finished, CANCELLED, arrived, drain):
+        loop.post(event)
+
+    assert of_all == [ARRIVED, finished, CANCELLED, arrived, drain]
+    assert of_upstreams == [arrived, drain]
 
 
 async def test_a_scheduler_that_raises_is_fatal_once_and_later_events_are_dropped() -> None:
