@@ -82,12 +82,15 @@ class Fold:
 
     def step(self, step: Step) -> None:
         """Apply a step."""
-        at_s, take = step.at_s, self._take
-        if type(step.event) is ev.RequestArrived and len(step.commands) == 1 and self._at_once(step):
+        at_s, event, commands = step.at_s, step.event, step.commands
+        if type(event) is ev.RequestArrived and len(commands) == 1 and self._at_once(at_s, event, commands[0]):
             return
-        for part in (step.event, *step.commands):
-            if (apply := take.get(type(part))) is not None:
-                apply(at_s, part)
+        take = self._take
+        if (apply := take.get(type(event))) is not None:
+            apply(at_s, event)
+        for command in commands:
+            if (apply := take.get(type(command))) is not None:
+                apply(at_s, command)
 
     def waiter(self, request: ev.RequestId) -> Waiter | None:
         """Find a request in line."""
@@ -104,16 +107,14 @@ class Fold:
                 life.weigh(at_s)
         self.moved = True
 
-    def _at_once(self, step: Step) -> bool:
+    def _at_once(self, at_s: float, event: ev.RequestArrived, command: do.Command) -> bool:
         """Take the commonest step of all: a request comes and is served by its own model."""
-        event, command = step.event, step.commands[0]
-        assert isinstance(event, ev.RequestArrived)
         if type(command) is not do.Dispatch or command.model != event.model:
             return False
         life = self.lives[command.model]
         self._leases[command.request] = (life, command.generation)
         self.turned = self.turned or not life.in_flight
-        life.taken(step.at_s)
+        life.taken(at_s)
         self._queue.admitted_at_once(event.model)
         return True
 
@@ -167,7 +168,7 @@ class Fold:
 
     def _finished(self, at_s: float, event: ev.RequestFinished) -> None:
         life, generation = self._leases.pop(event.request, (None, None))
-        if life is not None and generation == life.generation and life.holding and life.in_flight:
+        if life is not None and life.in_flight and generation == life.generation and life.holding:
             life.given_back(at_s)
             self.turned = self.turned or not life.in_flight
 

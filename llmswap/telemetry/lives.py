@@ -165,14 +165,16 @@ class Life:
         self.last_used_s = at_s
         if self.residencies:
             self.residencies[-1].dispatched += 1
-        self.weigh(at_s)
+        if self.in_flight >= self.model.concurrency_limit:
+            self.weigh(at_s)
 
     def given_back(self, at_s: float) -> None:
         """Note one less in flight."""
         self.in_flight -= 1
         if not self.in_flight:
             self.busy_until_s = at_s
-        self.weigh(at_s)
+        if self.full_since_s is not None:
+            self.weigh(at_s)
 
     def weigh(self, at_s: float) -> None:
         """Note whether it is at its limit."""
@@ -209,7 +211,10 @@ class Life:
 
     def residency_at(self, at_s: float) -> Residency | None:
         """Find the residency of that time."""
-        return next((residency for residency in reversed(self.residencies) if residency.began_s <= at_s), None)
+        for residency in reversed(self.residencies):  # nearly always the last one
+            if residency.began_s <= at_s:
+                return residency
+        return None
 
 
 class History(Protocol):

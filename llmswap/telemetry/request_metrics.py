@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
 
 from llmswap.core.fleet import ModelId
 from llmswap.runtime.observing import HeaderFields, RequestOutcome, RequestRecord, UpstreamError, Usage
@@ -35,12 +36,23 @@ _USUAL = (
 _WITHOUT_TOKENS = ("/v1/audio", "/v1/images", "/sdapi", "/audioapi", "/upstream", "/props")
 
 
+class _Tokens(NamedTuple):
+    """The cells of tokens by what they are; in the order of TOKEN_TYPES."""
+
+    input: Cell
+    output: Cell
+    cached: Cell
+    reasoning: Cell
+    draft: Cell
+    accepted: Cell
+
+
 @dataclass(frozen=True, slots=True)
 class _Start:
     """The cells of answers by how their model came up for them."""
 
     first_token: Histogram
-    tokens: tuple[Cell, ...]  # as TOKEN_TYPES
+    tokens: _Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,7 @@ class RequestMetrics:
             residency = names.HIT if start == WARM else names.MISS
             found = cells.starts[start] = _Start(
                 self._first_token.cell(model, residency, start),
-                tuple(self._tokens.cell(model, kind, residency, start) for kind in names.TOKEN_TYPES),
+                _Tokens._make(self._tokens.cell(model, kind, residency, start) for kind in names.TOKEN_TYPES),
             )
         return found
 
@@ -182,7 +194,7 @@ class RequestMetrics:
         sent_s = record.sent_s
         if sent_s is not None:
             overhead_s = sent_s - record.began_s - record.waited_s
-            self._overhead.observe_with(max(0.0, overhead_s), trace_id, now)
+            self._overhead.observe_with(overhead_s if overhead_s > 0 else 0.0, trace_id, now)
             if record.hop_ended_s is not None and outcome is not None:
                 hop = cells.upstream.get(outcome)
                 if hop is None:
@@ -206,18 +218,19 @@ class RequestMetrics:
             self._paid(usage, usage.input_tokens, model, residency)
 
     def _meter(self, usage: Usage, outcome: RequestOutcome | None, cells: _Model, by_start: _Start) -> None:
-        output = usage.output_tokens
-        amounts = (
-            usage.input_tokens,
-            output,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            usage.draft_tokens,
-            usage.accepted_tokens,
-        )
-        for cell, amount in zip(by_start.tokens, amounts, strict=True):
-            if amount:
-                cell.value += amount
+        output, tokens = usage.output_tokens, by_start.tokens
+        if usage.input_tokens:
+            tokens.input.value += usage.input_tokens
+        if output:
+            tokens.output.value += output
+        if usage.cached_tokens:
+            tokens.cached.value += usage.cached_tokens
+        if usage.reasoning_tokens:
+            tokens.reasoning.value += usage.reasoning_tokens
+        if usage.draft_tokens:
+            tokens.draft.value += usage.draft_tokens
+        if usage.accepted_tokens:
+            tokens.accepted.value += usage.accepted_tokens
         cells.rate.add(self._clock(), usage.input_tokens or 0, output or 0)
         if usage.estimated:
             cells.estimated.value += output or 0
