@@ -96,7 +96,7 @@ def cpu_per_unit(servers: Sequence[Served], rounds: int, kind: str, quick: bool)
     arguments = _arguments(kind, quick)
     found: dict[str, list[float]] = {server.name: [] for server in servers}
     for number in range(rounds + 1):
-        for server in servers:
+        for server in servers if number % 2 else reversed(servers):
             load = apply_load(server, *arguments)
             if not load.clean:
                 raise RuntimeError(f"{server.name} did not serve cleanly: {load.seen}")

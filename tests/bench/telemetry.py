@@ -22,7 +22,8 @@ RENDER_BOUND_MS = 10.0
 MODELS = 20
 SCRAPES = 40
 PULSE_S = 0.0005
-ROUNDS, QUICK_ROUNDS = 9, 5
+ROUNDS, QUICK_ROUNDS = 7, 5
+COPIES = 2  # two runs of the same program differ by some percent, each for as long as it lives
 
 OFF, METRICS, RESIDENCY, ALL = "nobody watching", "metrics", "10 % of hits traced", "everything traced"
 
@@ -32,11 +33,11 @@ def cost_rows(directory: Path, quick: bool) -> list[Row]:
     with ExitStack() as stack:
         upstream = stack.enter_context(contenders.upstream(directory))
         sink = stack.enter_context(_sink(directory))
-        everyone = [stack.enter_context(_watched(name, directory, upstream.port, sink.port)) for name in _TRACES]
-        rounds = QUICK_ROUNDS if quick else ROUNDS
-        requests = cpu_per_unit(everyone, rounds, FLAT_OUT, quick)
-        answers = cpu_per_unit(everyone, rounds, STREAMED, quick)
-        chunks = cpu_per_unit(everyone, rounds, CHUNK, quick)
+        everyone = [
+            [stack.enter_context(_watched(name, directory, upstream.port, sink.port, copy)) for name in _TRACES]
+            for copy in range(COPIES)
+        ]
+        requests, answers, chunks = (_costs(everyone, kind, quick) for kind in (FLAT_OUT, STREAMED, CHUNK))
     return [
         *_request_rows("CPU per request, 0.6 KB answered at once", requests),
         *_request_rows("CPU per request, answered in 20 chunks", answers),
@@ -48,6 +49,17 @@ def cost_rows(directory: Path, quick: bool) -> list[Row]:
             _noted(chunks),
         ),
     ]
+
+
+def _costs(everyone: Sequence[Sequence[Served]], kind: str, quick: bool) -> Mapping[str, Sequence[float]]:
+    """Give microseconds per request or chunk: by who watches, round by round, the mean of the copies."""
+    servers = [server for copies in everyone for server in copies]
+    found = cpu_per_unit(servers, QUICK_ROUNDS if quick else ROUNDS, kind, quick)
+    each = [[found[server.name] for server in copies] for copies in everyone]
+    return {
+        name: [statistics.fmean(values) for values in zip(*(costs[number] for costs in each), strict=True)]
+        for number, name in enumerate(_TRACES)
+    }
 
 
 _TRACES: Mapping[str, Mapping[str, Any] | None] = {
@@ -68,13 +80,12 @@ def _request_rows(title: str, costs: Mapping[str, Sequence[float]]) -> list[Row]
     ]
 
 
-def _watched(name: str, directory: Path, upstream_port: int, sink_port: int) -> Served:
+def _watched(name: str, directory: Path, upstream_port: int, sink_port: int, copy: int = 0) -> Served:
     traces = _TRACES[name]
     config = contenders.one_model(upstream_port)
     if traces is not None:
         config["telemetry"] = {"traces": {"endpoint": f"http://127.0.0.1:{sink_port}", **traces}}
-    served = contenders.llmswap(directory, config, name.replace(" ", "-").replace("%", "percent"))
-    served.name = name
+    served = contenders.llmswap(directory, config, f"{name.replace(' ', '-').replace('%', 'percent')}-{copy}")
     if name == OFF:
         served.command[served.command.index("llmswap")] = "tests.bench.unwatched"
     return served
