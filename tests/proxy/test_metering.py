@@ -160,16 +160,20 @@ def test_nor_are_several_of_them_that_come_at_once(monkeypatch: pytest.MonkeyPat
     meter = meter_of()
     meter.chunk(event(WORDS[0]) + event(WORDS[1]))
     monkeypatch.setattr(meter_module.orjson, "loads", lambda _: pytest.fail("parsed"))
-    meter.chunk(stream(*WORDS[:4], done=False))
-    assert (meter.usage().output_tokens, meter.usage().chunks) == (6, 6)
+    assert meter.plain(stream(*WORDS[:4], done=False))
+    meter.chunk(b": beep\n\n" + stream(*WORDS[:2], done=False))
+    assert (meter.usage().output_tokens, meter.usage().chunks) == (8, 8)
 
 
-def test_only_one_whole_event_with_a_text_is_plain() -> None:
-    meter, word = meter_of(), event(WORDS[1])
+def test_only_whole_events_with_a_text_are_plain() -> None:
+    meter, word, quoted, empty = meter_of(), *(event(piece({"content": text})) for text in ("word", 'a "word"', ""))
     assert not meter.plain(word), "nothing is known yet"
     meter.chunk(event(WORDS[0]))
-    for other in (word + word, word[:-1], word[1:], event(STOP), event(totals(USED)), event("[DONE]"), b"", b": x\n\n"):
+    spoilt = (word[:-1], word[1:], event(STOP), event(totals(USED)), event("[DONE]"), quoted, empty)
+    for other in (*spoilt, b": x\n\n", b""):
         assert not meter.plain(other)
+        for pieces in ((word, other), (other, word), (word, other, word)):
+            assert meter.plain(b"".join(pieces)) == (other == b"")
     assert meter.plain(word)
     meter.chunk(b"data: {")
     assert not meter.plain(word), "it stands within another"

@@ -108,7 +108,7 @@ class Tap(Protocol):
         """See the response head."""
 
     def plain(self, data: bytes) -> bool:
-        """See some body bytes, if they are one more event with a text and nothing else; tell whether. Must be quick."""
+        """See some body bytes, if they are events with a text and nothing else; tell whether. Must be quick."""
 
     def chunk(self, data: bytes) -> None:
         """See some body bytes."""

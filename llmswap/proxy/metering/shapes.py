@@ -1,32 +1,40 @@
 """The bytes that consecutive content events of a stream have in common. Pure."""
 
 import json
+import sys
 
 import orjson
 
 _LESSONS = 8
-_NOTHING = b"\0\0"
+_NOWHERE = sys.maxsize
 
 
 class Shape:
-    """How an event with content looks around that content.
+    """How an event with content looks around that content."""
 
-    Bytes that begin and end as such an event, with no quotation mark between, differ from it in one text only.
-
-    Attributes:
-        before: Up to that text, its quotation mark included.
-        after: From the quotation mark that closes it.
-        start: Where the text begins; `stop`, where it ends, from the end.
-        least: Length of an event with an empty text.
-    """
-
-    __slots__ = ("_lessons", "_seen", "after", "before", "least", "start", "stop")
+    __slots__ = ("_after", "_before", "_empty", "_lessons", "_quotes", "_seam", "_seen", "_start", "_stop")
 
     def __init__(self) -> None:
-        self.before = self.after = _NOTHING
-        self.start = self.stop = self.least = 0
+        self._before = self._after = self._seam = self._empty = b""
+        self._start, self._stop, self._quotes = _NOWHERE, 0, 0
         self._lessons = _LESSONS
         self._seen = 0
+
+    def count(self, data: bytes) -> int:
+        """Give how many such events these bytes are, if they are nothing else and each has some text; else 0.
+
+        Between the beginning of the first and the end of the last all quotation marks are those of the seams: then
+        the events differ in one text each, and in nothing else.
+        """
+        if not (data.startswith(self._before) and data.endswith(self._after)):
+            return 0
+        start, stop = self._start, self._stop
+        if data.find(b'"', start, stop) < 0:
+            return 1 if len(data) > start - stop else 0
+        seams = data.count(self._seam, start, stop)
+        if data.count(b'"', start, stop) != seams * self._quotes or self._empty in data:
+            return 0
+        return seams + 1
 
     def learn(self, event: bytes, text: str, seen: int) -> None:
         """Learn from a whole event and its content, if that stands in it once. Soon gives up where nothing recurs.
@@ -45,7 +53,8 @@ class Shape:
         for encoded in (orjson.dumps(text), json.dumps(text).encode()):
             if event.count(encoded) == 1:
                 at = event.find(encoded) + 1
-                self.before, self.after = event[:at], event[at + len(encoded) - 2 :]
-                self.start, self.stop = at, -len(self.after)
-                self.least = len(self.before) + len(self.after)
+                self._before, self._after = event[:at], event[at + len(encoded) - 2 :]
+                self._start, self._stop = at, -len(self._after)
+                self._seam, self._empty = self._after + self._before, self._before + self._after
+                self._quotes = self._seam.count(b'"')
                 return
