@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
@@ -35,6 +35,8 @@ TRACES_PATH = "v1/traces"
 _KINDS = {SpanKind.SERVER: OtelKind.SERVER, SpanKind.CLIENT: OtelKind.CLIENT, SpanKind.INTERNAL: OtelKind.INTERNAL}
 _ERROR, _UNSET = Status(StatusCode.ERROR), Status(StatusCode.UNSET)
 _SAMPLED, _UNSAMPLED = TraceFlags(TraceFlags.SAMPLED), TraceFlags(TraceFlags.DEFAULT)
+_ANY_SAMPLED = SpanContext(1, 1, is_remote=False, trace_flags=_SAMPLED)
+_SCOPE = InstrumentationScope("llmswap", llmswap.__version__)
 
 
 class _Same(Resource):
@@ -51,42 +53,64 @@ class _Same(Resource):
         return self is other or super().__eq__(other)
 
 
+class _Kept(NamedTuple):
+    """A span on its way to the exporter, as little as the event loop can make of it: the rest is its thread's work."""
+
+    span: Span
+    trace_id: int
+    above: TraceContext | None  # somebody else's span, if its tree has a parent
+    offset_ns: int  # from monotonic time to that of the world
+
+    @property
+    def context(self) -> SpanContext:
+        """What the queue asks of a span: whether it is sampled."""
+        return _ANY_SAMPLED
+
+
+class _Told(ReadableSpan):
+    """A span of which nothing was dropped: for the exporter to ask abstract classes, three times each, takes long."""
+
+    dropped_attributes = dropped_events = dropped_links = 0
+
+
 class _Breathing(Sequence[ReadableSpan]):
-    """Spans that let other threads go on every now and then while they are walked through.
+    """Spans, made as they are walked through, that let other threads go on every now and then.
 
     Otherwise whoever encodes them keeps the event loop waiting, for as long as the interpreter allows: 5 ms.
     """
 
-    def __init__(self, spans: Sequence[ReadableSpan]) -> None:
+    def __init__(self, spans: Sequence[_Kept], resource: Resource) -> None:
         self._spans = spans
+        self._resource = resource
 
     def __len__(self) -> int:
         return len(self._spans)
 
     def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
-        return self._spans[index]
+        return list(self)[index]
 
     def __iter__(self) -> Iterator[ReadableSpan]:
-        for number, span in enumerate(self._spans):
+        for number, kept in enumerate(self._spans):
             if number % BREATH == 0:
                 time.sleep(0)
-            yield span
+            yield _told(kept, self._resource)
 
 
 class _Counted(SpanExporter):
-    """An exporter whose batches are counted."""
+    """An exporter of what the queue holds, whose batches are counted."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, resource: Resource) -> None:
         self._exporter = exporter
+        self._resource = resource
         self.taken = 0
         self.exported = 0
         self.failed = 0
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
         self.taken += len(spans)
         result = SpanExportResult.FAILURE
         try:
-            result = self._exporter.export(_Breathing(spans))
+            result = self._exporter.export(_Breathing(spans, self._resource))
         finally:
             if result is SpanExportResult.SUCCESS:
                 self.exported += len(spans)
@@ -111,13 +135,11 @@ class Pipe:
     """
 
     def __init__(self, exporter: SpanExporter, environ: Mapping[str, str], instance: str) -> None:
-        self._counted = _Counted(exporter)
+        self._counted = _Counted(exporter, _Same(_resource(instance)))
         self._queue_max = _number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_MAX)
         batch = min(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH), self._queue_max)
         schedule_ms = _number(environ, "OTEL_BSP_SCHEDULE_DELAY", SCHEDULE_MS)
         self._processor = BatchSpanProcessor(self._counted, self._queue_max, schedule_ms, batch)
-        self._resource = _Same(_resource(instance))
-        self._scope = InstrumentationScope("llmswap", llmswap.__version__)
         self._put = 0
         self._dropped = 0
 
@@ -137,35 +159,9 @@ class Pipe:
             self._dropped += len(tree.spans)
             return
         offset_ns = time.time_ns() - time.monotonic_ns()
-        outside = None if tree.parent is None else _as_otel(tree.parent)
-        state = None if outside is None else outside.trace_state
-        contexts: dict[int | None, SpanContext | None] = {None: outside}
         for span in tree.spans:
-            context = contexts[span.span_id] = SpanContext(
-                tree.trace_id, span.span_id, is_remote=False, trace_flags=_SAMPLED, trace_state=state
-            )
-            self._processor.on_end(self._made(span, context, contexts[span.parent], offset_ns))
+            self._processor.on_end(cast("ReadableSpan", _Kept(span, tree.trace_id, tree.parent, offset_ns)))
             self._put += 1
-
-    def _made(self, span: Span, context: SpanContext, parent: SpanContext | None, offset_ns: int) -> ReadableSpan:
-        """Make it as it is. Through a Tracer it would take three times as long, most of it for the attributes."""
-        status = _UNSET
-        if span.error:
-            status = Status(StatusCode.ERROR, span.description) if span.description else _ERROR
-        return ReadableSpan(
-            span.name,
-            context,
-            parent,
-            self._resource,
-            span.attributes,
-            [Event(name, attributes, int(at_s * 1e9) + offset_ns) for at_s, name, attributes in span.events],
-            [Link(_as_otel(link)) for link in span.links[:LINKS_MAX]],
-            _KINDS[span.kind],
-            status=status,
-            start_time=int(span.began_s * 1e9) + offset_ns,
-            end_time=int(max(span.began_s, span.ended_s) * 1e9) + offset_ns,
-            instrumentation_scope=self._scope,
-        )
 
     def flush(self) -> None:
         """Send what waits, now. Blocks."""
@@ -177,6 +173,32 @@ class Pipe:
         closing = threading.Thread(target=self._processor.shutdown, name="closing traces", daemon=True)
         closing.start()
         closing.join(limit_s)
+
+
+def _told(kept: _Kept, resource: Resource) -> ReadableSpan:
+    """Make it as it is. Through a Tracer it would take three times as long, most of it for the attributes."""
+    span, trace_id, above, offset_ns = kept
+    parent = None if above is None else _as_otel(above)
+    state = None if parent is None else parent.trace_state
+    if span.parent is not None:
+        parent = SpanContext(trace_id, span.parent, is_remote=False, trace_flags=_SAMPLED, trace_state=state)
+    status = _UNSET
+    if span.error:
+        status = Status(StatusCode.ERROR, span.description) if span.description else _ERROR
+    return _Told(
+        span.name,
+        SpanContext(trace_id, span.span_id, is_remote=False, trace_flags=_SAMPLED, trace_state=state),
+        parent,
+        resource,
+        span.attributes,
+        [Event(name, attributes, int(at_s * 1e9) + offset_ns) for at_s, name, attributes in span.events],
+        [Link(_as_otel(link)) for link in span.links[:LINKS_MAX]],
+        _KINDS[span.kind],
+        status=status,
+        start_time=int(span.began_s * 1e9) + offset_ns,
+        end_time=int(max(span.began_s, span.ended_s) * 1e9) + offset_ns,
+        instrumentation_scope=_SCOPE,
+    )
 
 
 def _as_otel(context: TraceContext) -> SpanContext:

@@ -1,7 +1,7 @@
 """A request's trace: SERVER, its waits, its tries upstream. Ids come first, spans when it is over."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from llmswap.core.commands import RejectReason
 from llmswap.core.events import RequestId
@@ -73,8 +73,8 @@ class RequestTrace:
     sampled: bool | None = None
     waits_since_s: float | None = None
     waiter: Waiter | None = None
-    waits: list[Wait] = field(default_factory=list)
-    tries: list[Try] = field(default_factory=list)  # of one that is sampled
+    waits: tuple[Wait, ...] = ()
+    tries: tuple[Try, ...] = ()  # of one that is sampled
 
     @property
     def context(self) -> TraceContext:
@@ -135,7 +135,8 @@ class RequestSpans:
         if sampled:
             if trace.tries:
                 self._gave_up(trace.tries[-1], record)
-            trace.tries.append(Try(span_id, record.serving or record.model or ModelId(""), record.base_url))
+            sent = Try(span_id, record.serving or record.model or ModelId(""), record.base_url)
+            trace.tries = (*trace.tries, sent)
             record.trace_id = f"{trace.trace_id:032x}"
         header = ("traceparent", traceparent(trace.trace_id, span_id, sampled=sampled))
         # What a stranger's tracing system wrote belongs to the stranger's trace.
@@ -188,7 +189,8 @@ class RequestSpans:
             return
         swaps = self._swaps_within(model, began_s, at_s)
         causes = (trace.waiter and trace.waiter.causes) or {}
-        trace.waits.append(Wait(began_s, at_s, record.position, record.waiting, causes, outcome, swaps))
+        wait = Wait(began_s, at_s, record.position, record.waiting, causes, outcome, swaps)
+        trace.waits = (*trace.waits, wait)
 
     @staticmethod
     def _gave_up(last: Try, record: RequestRecord) -> None:

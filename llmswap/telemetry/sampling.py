@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from llmswap.config.settings import TelemetrySettings
 from llmswap.telemetry.trace_context import TraceContext
@@ -30,7 +31,12 @@ class Sampler:
         if parent is not None and self.follows:
             return parent.sampled
         share = self.of_misses if missed else self.of_hits
-        return (trace_id & _LOW_64) < round(share * (_LOW_64 + 1))
+        return (trace_id & _LOW_64) < _bound(share)
+
+
+@lru_cache(maxsize=16)
+def _bound(share: float) -> int:
+    return round(share * (_LOW_64 + 1))
 
 
 _BY_WORD = {"always": Sampler(), "never": Sampler(0.0, 0.0)}

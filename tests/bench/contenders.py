@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -105,10 +105,11 @@ class Served(AbstractContextManager["Served"]):
         root = psutil.Process(self.process.pid)
         found, look = [root], [root]
         while look:
-            for child in look.pop().children():
-                if not _is_upstream(child):
-                    found.append(child)
-                    look.append(child)
+            with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+                for child in look.pop().children():
+                    if not _is_upstream(child):
+                        found.append(child)
+                        look.append(child)
         return found
 
     def cpu_s(self) -> float:

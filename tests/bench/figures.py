@@ -4,6 +4,7 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,8 +55,8 @@ class Load:
         return not self.seen["errors"] and set(self.seen["statuses"]) <= {"200"} and self.seen["requests"] > 0
 
 
-def apply_load(server: Served, *arguments: object) -> Load:
-    """Run the load generator against a server and note what the server spends."""
+def apply_load(server: Served, *arguments: object, settle_s: float = 0.0) -> Load:
+    """Run the load generator against a server and note what the server spends, up to so long afterwards."""
     command = [sys.executable, "-m", "tests.bench.load", *map(str, arguments), "--port", str(server.port)]
     before_s = server.cpu_s()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as generator:
@@ -68,6 +69,7 @@ def apply_load(server: Served, *arguments: object) -> Load:
             break
     if generator.returncode != 0:
         raise RuntimeError(f"the load generator failed on {server.name}; see above")
+    time.sleep(settle_s)
     return Load(json.loads(output), server.cpu_s() - before_s)
 
 
@@ -87,7 +89,9 @@ def _arguments(kind: str, quick: bool) -> tuple[object, ...]:
     return ("requests", "--connections", 16, "--count", count, "--rate", REQUESTS_PER_S)
 
 
-def cpu_per_unit(servers: Sequence[Served], rounds: int, kind: str, quick: bool) -> dict[str, list[float]]:
+def cpu_per_unit(
+    servers: Sequence[Served], rounds: int, kind: str, quick: bool, settle_s: float = 0.0
+) -> dict[str, list[float]]:
     """Give, per server and round, the CPU microseconds per request or per streamed chunk.
 
     The rounds are interleaved, so that a busy moment of the machine hits all alike. The first round warms up and is
@@ -97,7 +101,7 @@ def cpu_per_unit(servers: Sequence[Served], rounds: int, kind: str, quick: bool)
     found: dict[str, list[float]] = {server.name: [] for server in servers}
     for number in range(rounds + 1):
         for server in servers if number % 2 else reversed(servers):
-            load = apply_load(server, *arguments)
+            load = apply_load(server, *arguments, settle_s=settle_s)
             if not load.clean:
                 raise RuntimeError(f"{server.name} did not serve cleanly: {load.seen}")
             units = load.seen["chunks"] if kind == CHUNK else load.seen["requests"]

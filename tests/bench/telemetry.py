@@ -23,6 +23,7 @@ MODELS = 20
 SCRAPES = 40
 PULSE_S = 0.0005
 ROUNDS, QUICK_ROUNDS = 7, 5
+SETTLE_S = 1.3  # what waits to be sent goes after a second
 COPIES = 2  # two runs of the same program differ by some percent, each for as long as it lives
 
 OFF, METRICS, RESIDENCY, ALL = "nobody watching", "metrics", "10 % of hits traced", "everything traced"
@@ -54,7 +55,7 @@ def cost_rows(directory: Path, quick: bool) -> list[Row]:
 def _costs(everyone: Sequence[Sequence[Served]], kind: str, quick: bool) -> Mapping[str, Sequence[float]]:
     """Give microseconds per request or chunk: by who watches, round by round, the mean of the copies."""
     servers = [server for copies in everyone for server in copies]
-    found = cpu_per_unit(servers, QUICK_ROUNDS if quick else ROUNDS, kind, quick)
+    found = cpu_per_unit(servers, QUICK_ROUNDS if quick else ROUNDS, kind, quick, SETTLE_S)
     each = [[found[server.name] for server in copies] for copies in everyone]
     return {
         name: [statistics.fmean(values) for values in zip(*(costs[number] for costs in each), strict=True)]

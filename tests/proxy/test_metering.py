@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from llmswap.proxy.hop.messages import Head
 from llmswap.proxy.metering import meter as meter_module
 from llmswap.proxy.metering.events import ENDS_MAX, EVENT_MAX
-from llmswap.proxy.metering.meter import Meter
+from llmswap.proxy.metering.meter import LOOKS, Meter
+from llmswap.proxy.metering.shapes import Shape
 from llmswap.runtime.observing import Usage
 from tests.proxy import answers
 from tests.proxy.answers import (
@@ -161,8 +162,17 @@ def test_nor_are_several_of_them_that_come_at_once(monkeypatch: pytest.MonkeyPat
     meter.chunk(event(WORDS[0]) + event(WORDS[1]))
     monkeypatch.setattr(meter_module.orjson, "loads", lambda _: pytest.fail("parsed"))
     assert meter.plain(stream(*WORDS[:4], done=False))
-    meter.chunk(b": beep\n\n" + stream(*WORDS[:2], done=False))
-    assert (meter.usage().output_tokens, meter.usage().chunks) == (8, 8)
+    meter.chunk(b": beep\n\n" + stream(*WORDS[:3], done=False) + b": beep\n\n")
+    assert (meter.usage().output_tokens, meter.usage().chunks) == (9, 9)
+
+
+def test_a_run_that_is_broken_again_and_again_is_looked_for_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, run = [], Shape.run
+    monkeypatch.setattr(Shape, "run", lambda *args: looks.append(1) or run(*args))
+    meter, others = meter_of(), [ROLE, piece({"content": 'a "word"'}), *WORDS[:3]]
+    meter.chunk(stream(*others * 1000, done=False))
+    assert (meter.usage().output_tokens, meter.usage().chunks) == (4000, 5000)
+    assert len(looks) < 2 * LOOKS
 
 
 def test_only_whole_events_with_a_text_are_plain() -> None:

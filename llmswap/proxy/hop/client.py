@@ -61,17 +61,19 @@ class ClientWriter:
         delivery = self._delivery
         if delivery.first_byte_s is None:
             delivery.first_byte_s = time.monotonic()
-        tap = self._tap
-        if tap is not None and tap.plain(payload):
+        addition, tap = self._addition, self._tap
+        if addition is None:
+            if payload:
+                self._send(payload)
+            if tap is not None and not tap.plain(payload):
+                tap.chunk(payload)
+        elif tap is not None and tap.plain(payload):
             self._send(payload)
-            return not self._protocol.writing_paused
-        seen = payload
-        if self._addition is not None:
-            payload = self._addition.sift(payload)
-        if payload:
-            self._send(payload)
-        if tap is not None:
-            tap.chunk(seen)
+        else:
+            if sifted := addition.sift(payload):
+                self._send(sifted)
+            if tap is not None:
+                tap.chunk(payload)
         return not self._protocol.writing_paused
 
     def _send(self, payload: bytes) -> None:

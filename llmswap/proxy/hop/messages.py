@@ -100,8 +100,8 @@ class Delivery:
 class Tap(Protocol):
     """Sees the upstream's response bytes as they pass (token metering). Cannot change or delay them.
 
-    Each piece of a body is shown once, to one of the two: to `plain` before it is sent on, and if that does not know it
-    to `chunk`, afterwards.
+    Each piece of a body is shown to `plain`, and if that does not know it to `chunk`, once it is sent on. What an
+    Addition may be in is shown to `plain` before that.
     """
 
     def head(self, head: Head) -> None:
@@ -117,7 +117,7 @@ class Tap(Protocol):
 class Addition(Protocol):
     """Something that was added to a request, and what came of it in the answer: the client knows of neither.
 
-    It need not see what is plain to a Tap: that holds nothing of it.
+    It is not shown what is plain to a Tap, because that holds nothing of it.
 
     Attributes:
         plain: The request without it.

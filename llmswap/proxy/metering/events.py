@@ -4,7 +4,7 @@ An event ends with an empty line; lines end in LF, CR LF or CR. Of what has no e
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 EVENT_MAX = 256 * 1024
 """Bytes of an event or a body that are held and parsed whole."""
@@ -24,13 +24,18 @@ _PLAIN = b"data: "
 
 def ends(data: bytes, start: int = 0) -> Iterator[int]:
     """Give where each event that ends in these bytes ends."""
-    if b"\r" in data:
-        for match in _END.finditer(data, start):
-            yield match.end()
-        return
-    while (found := data.find(b"\n\n", start)) >= 0:
-        start = found + 2
+    with_returns = b"\r" in data
+    while (start := _end(data, start, with_returns=with_returns)) >= 0:
         yield start
+
+
+def _end(data: bytes, start: int, *, with_returns: bool) -> int:
+    """Give where the first event ends that does; -1 if none does."""
+    if with_returns:
+        match = _END.search(data, start)
+        return -1 if match is None else match.end()
+    found = data.find(b"\n\n", start)
+    return -1 if found < 0 else found + 2
 
 
 class Held:
@@ -87,8 +92,14 @@ class Events:
     def __init__(self, held: Held) -> None:
         self.held = held
 
-    def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes | None]]:
-        """Give the events that end in these bytes, each as `Held.take` gives it."""
+    def feed(self, data: bytes, skip: Callable[[bytes, int], int]) -> Iterator[tuple[bytes, bytes | None]]:
+        """Give the events that end in these bytes, each as `Held.take` gives it.
+
+        Args:
+            data: Some of the stream.
+            skip: Given these bytes and where an event begins in them, says where to go on: there, or after some whole
+                events that need not be divided.
+        """
         start = 0
         if self.held:
             seam = self.held.last(END_MAX - 1)
@@ -99,9 +110,11 @@ class Events:
             start = max(0, end - len(seam))
             self.held.add(data[:start])
             yield self.held.take()
-        for end in ends(data, start):
+        with_returns = b"\r" in data
+        start = skip(data, start)
+        while (end := _end(data, start, with_returns=with_returns)) >= 0:
             yield data[start:end], None
-            start = end
+            start = skip(data, end)
         if start < len(data):
             self.held.add(data[start:])
 

@@ -15,6 +15,8 @@ from llmswap.runtime.observing import Usage
 log = logging.getLogger(__name__)
 
 _DONE = b"[DONE]"
+LOOKS = 8
+"""How often a run of plain events is looked for in vain among bytes that came at once: each look goes through them."""
 _ENDED_PATHS = ("/chat/completions", "/completions", "/responses", "/messages", "/completion", "/infill")
 
 
@@ -70,16 +72,18 @@ class Meter:
         if self._shape is None or self._held.part:
             return False
         count = self._shape.count(data)
-        if not count:
-            return False
-        now_s = time.monotonic()
+        if count:
+            self._had(count, time.monotonic())
+        return count > 0
+
+    def _had(self, count: int, now_s: float) -> None:
+        """Count plain events that came at once."""
         gap_s = now_s - self._last_s
         if gap_s > self._gap_s:  # noqa: PLR1730 - a call of max would take as long as all the rest
             self._gap_s = gap_s
         self._last_s = self._talk_s = now_s
         self._content += count
         self._chunks += count
-        return True
 
     def chunk(self, data: bytes) -> None:
         """See some other body bytes; see Tap."""
@@ -120,13 +124,23 @@ class Meter:
         log.error("an answer is not metered any further", exc_info=error)
 
     def _feed(self, data: bytes, divided: Events) -> None:
-        now_s = time.monotonic()
-        for event, head in divided.feed(data):
-            if self.plain(event):
-                continue
+        now_s, shape, looks = time.monotonic(), self._shape or Shape(), LOOKS
+
+        def skip(data: bytes, start: int) -> int:
+            nonlocal looks
+            if not looks or not shape.begins(data, start):
+                return start
+            count, end = shape.run(data, start)
+            if count:
+                self._had(count, now_s)
+            else:
+                looks -= 1
+            return end
+
+        for event, head in divided.feed(data, skip):
             content = self._event(event, head, now_s)
-            if self._shape is not None and head is None and isinstance(content, str):
-                self._shape.learn(event, content, self._content)
+            if head is None and isinstance(content, str):
+                shape.learn(event, content, self._content)
 
     def _event(self, event: bytes, head: bytes | None, now_s: float) -> object:
         """Count an event; gives its content."""

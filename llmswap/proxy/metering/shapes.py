@@ -36,6 +36,16 @@ class Shape:
             return 0
         return seams + 1
 
+    def begins(self, data: bytes, start: int) -> bool:
+        """Tell whether what stands there begins like such an event."""
+        return self._start != _NOWHERE and data.startswith(self._before, start)
+
+    def run(self, data: bytes, start: int) -> tuple[int, int]:
+        """Give how many such events stand there in a row, if it goes on to the last that ends so, and where that is."""
+        end = data.rfind(self._after, start) + len(self._after)
+        count = self.count(data[start:end])
+        return count, end if count else start
+
     def learn(self, event: bytes, text: str, seen: int) -> None:
         """Learn from a whole event and its content, if that stands in it once. Soon gives up where nothing recurs.
 
