@@ -85,12 +85,9 @@ class Fold:
         at_s, event, commands = step.at_s, step.event, step.commands
         if type(event) is ev.RequestArrived and len(commands) == 1 and self._at_once(at_s, event, commands[0]):
             return
-        take = self._take
-        if (apply := take.get(type(event))) is not None:
-            apply(at_s, event)
-        for command in commands:
-            if (apply := take.get(type(command))) is not None:
-                apply(at_s, command)
+        for part in (event, *commands):
+            if (apply := self._take.get(type(part))) is not None:
+                apply(at_s, part)
 
     def waiter(self, request: ev.RequestId) -> Waiter | None:
         """Find a request in line."""

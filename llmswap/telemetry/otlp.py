@@ -93,7 +93,7 @@ class _Breathing(Sequence[ReadableSpan]):
         for number, kept in enumerate(self._spans):
             if number % BREATH == 0:
                 time.sleep(0)
-            yield _told(kept, self._resource)
+            yield _made(kept, self._resource)
 
 
 class _Counted(SpanExporter):
@@ -175,7 +175,7 @@ class Pipe:
         closing.join(limit_s)
 
 
-def _told(kept: _Kept, resource: Resource) -> ReadableSpan:
+def _made(kept: _Kept, resource: Resource) -> ReadableSpan:
     """Make it as it is. Through a Tracer it would take three times as long, most of it for the attributes."""
     span, trace_id, above, offset_ns = kept
     parent = None if above is None else _as_otel(above)

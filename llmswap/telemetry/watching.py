@@ -1,12 +1,11 @@
 """Several who watch requests, as one: in order, and the trouble of one is not the others'."""
 
 import logging
+from collections.abc import Callable
 
 from llmswap.runtime.observing import HeaderFields, RequestObserver, RequestRecord
 
 log = logging.getLogger(__name__)
-
-_FAILED = "an observer failed on request %s"
 
 
 class Watching:
@@ -24,20 +23,13 @@ class Watching:
     def waits(self, record: RequestRecord) -> None:
         """Show it as it begins to wait."""
         for observer in self._observers:
-            try:
-                observer.waits(record)
-            except Exception:
-                log.exception(_FAILED, record.id)
+            _show(observer.waits, record)
 
     def sends(self, record: RequestRecord) -> HeaderFields:
         """Show it as it is sent; gives every field that any of them wants sent."""
         fields: HeaderFields = ()
         for observer in self._observers:
-            try:
-                given = observer.sends(record)
-            except Exception:
-                log.exception(_FAILED, record.id)
-                continue
+            given = _show(observer.sends, record)
             if given:
                 fields = (*fields, *given)
         return fields
@@ -45,7 +37,12 @@ class Watching:
     def ended(self, record: RequestRecord) -> None:
         """Show it when it is over."""
         for observer in self._observers:
-            try:
-                observer.ended(record)
-            except Exception:
-                log.exception(_FAILED, record.id)
+            _show(observer.ended, record)
+
+
+def _show(see: Callable[[RequestRecord], HeaderFields | None], record: RequestRecord) -> HeaderFields | None:
+    try:
+        return see(record)
+    except Exception:
+        log.exception("an observer failed on request %s", record.id)
+        return None

@@ -56,10 +56,10 @@ def _costs(everyone: Sequence[Sequence[Served]], kind: str, quick: bool) -> Mapp
     """Give microseconds per request or chunk: by who watches, round by round, the mean of the copies."""
     servers = [server for copies in everyone for server in copies]
     found = cpu_per_unit(servers, QUICK_ROUNDS if quick else ROUNDS, kind, quick, SETTLE_S)
-    each = [[found[server.name] for server in copies] for copies in everyone]
+    by_name = zip(_TRACES, zip(*everyone, strict=True), strict=True)
     return {
-        name: [statistics.fmean(values) for values in zip(*(costs[number] for costs in each), strict=True)]
-        for number, name in enumerate(_TRACES)
+        name: [statistics.fmean(values) for values in zip(*(found[server.name] for server in copies), strict=True)]
+        for name, copies in by_name
     }
 
 

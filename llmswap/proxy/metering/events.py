@@ -80,43 +80,32 @@ class Held:
         return taken
 
 
-class Events:
-    """Divides a stream into its events.
+def divide(data: bytes, held: Held, skip: Callable[[bytes, int], int]) -> Iterator[tuple[bytes, bytes | None]]:
+    """Give the events of a stream that end in these bytes, each as `Held.take` gives it.
 
     Args:
+        data: Some of the stream.
         held: Where the beginning of an event waits for its end.
+        skip: Given these bytes and where an event begins in them, says where to go on: there, or after some whole
+            events that need not be divided.
     """
-
-    __slots__ = ("held",)
-
-    def __init__(self, held: Held) -> None:
-        self.held = held
-
-    def feed(self, data: bytes, skip: Callable[[bytes, int], int]) -> Iterator[tuple[bytes, bytes | None]]:
-        """Give the events that end in these bytes, each as `Held.take` gives it.
-
-        Args:
-            data: Some of the stream.
-            skip: Given these bytes and where an event begins in them, says where to go on: there, or after some whole
-                events that need not be divided.
-        """
-        start = 0
-        if self.held:
-            seam = self.held.last(END_MAX - 1)
-            end = next(ends(seam + data), None)
-            if end is None:
-                self.held.add(data)
-                return
-            start = max(0, end - len(seam))
-            self.held.add(data[:start])
-            yield self.held.take()
-        with_returns = b"\r" in data
-        start = skip(data, start)
-        while (end := _end(data, start, with_returns=with_returns)) >= 0:
-            yield data[start:end], None
-            start = skip(data, end)
-        if start < len(data):
-            self.held.add(data[start:])
+    start = 0
+    if held:
+        seam = held.last(END_MAX - 1)
+        end = next(ends(seam + data), None)
+        if end is None:
+            held.add(data)
+            return
+        start = max(0, end - len(seam))
+        held.add(data[:start])
+        yield held.take()
+    with_returns = b"\r" in data
+    start = skip(data, start)
+    while (end := _end(data, start, with_returns=with_returns)) >= 0:
+        yield data[start:end], None
+        start = skip(data, end)
+    if start < len(data):
+        held.add(data[start:])
 
 
 def payload_of(event: bytes) -> bytes:

@@ -7,7 +7,7 @@ import orjson
 
 from llmswap.proxy.hop.messages import Head
 from llmswap.proxy.metering import outlines
-from llmswap.proxy.metering.events import Events, Held, payload_of
+from llmswap.proxy.metering.events import Held, divide, payload_of
 from llmswap.proxy.metering.shapes import Shape
 from llmswap.proxy.metering.tally import Tally
 from llmswap.runtime.observing import Usage
@@ -33,8 +33,8 @@ class Meter:
     """
 
     __slots__ = (
-        "_chunks", "_content", "_divided", "_first_s", "_gap_s", "_held", "_json", "_last_s", "_lines", "_path",
-        "_shape", "_talk_s", "deaf", "events", "tally",
+        "_chunks", "_content", "_first_s", "_gap_s", "_held", "_json", "_last_s", "_lines", "_path", "_shape",
+        "_talk_s", "deaf", "events", "tally",
     )  # fmt: skip
 
     def __init__(self, path: str) -> None:
@@ -43,8 +43,7 @@ class Meter:
         self._path = path
         self._json = self._lines = False
         self._held = Held()
-        self._divided: Events | None = None
-        self._shape: Shape | None = None
+        self._shape: Shape | None = None  # of the events of a stream that is read
         self._chunks = self._content = 0
         self._first_s: float | None = None
         self._last_s = self._talk_s = 0.0
@@ -56,7 +55,7 @@ class Meter:
             return
         self.events = head.is_sse
         if self.events:
-            self._divided, self._shape = Events(self._held), Shape()
+            self._shape = Shape()
             if self._path.endswith(_ENDED_PATHS):
                 self.tally.done = False
             return
@@ -90,8 +89,8 @@ class Meter:
         if self.deaf:
             return
         try:
-            if self._divided is not None:
-                self._feed(data, self._divided)
+            if self._shape is not None:
+                self._feed(data, self._shape)
             elif self._json:
                 self._held.add(data)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the client's trouble
@@ -123,8 +122,8 @@ class Meter:
         self._held.take()
         log.error("an answer is not metered any further", exc_info=error)
 
-    def _feed(self, data: bytes, divided: Events) -> None:
-        now_s, shape, looks = time.monotonic(), self._shape or Shape(), LOOKS
+    def _feed(self, data: bytes, shape: Shape) -> None:
+        now_s, looks = time.monotonic(), LOOKS
 
         def skip(data: bytes, start: int) -> int:
             nonlocal looks
@@ -137,7 +136,7 @@ class Meter:
                 looks -= 1
             return end
 
-        for event, head in divided.feed(data, skip):
+        for event, head in divide(data, self._held, skip):
             content = self._event(event, head, now_s)
             if head is None and isinstance(content, str):
                 shape.learn(event, content, self._content)
